@@ -1,0 +1,75 @@
+// A Checkpoint is an ordered set of named tensors, read-only: a safetensors file, a Hugging Face
+// model folder, or live memory.
+//
+// Ownership: open_checkpoint holds file descriptors until destroyed; view_memory borrows the
+// caller's bytes, which must outlive it. Threads: const methods may be called from many threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "siltstone/result.h"
+#include "siltstone/tensor.h"
+
+namespace siltstone {
+
+// Where a checkpoint's tensors lie inside one safetensors file. `header` holds the exact bytes of
+// the JSON header, spaces included, so that the file can be written again byte for byte.
+struct WeightFile {
+  struct Entry {
+    size_t tensor;          // index into Checkpoint::tensors()
+    uint64_t offset_bytes;  // from the start of the file
+  };
+  std::string path;  // relative, '/'-separated
+  std::string header;
+  uint64_t size_bytes = 0;
+  std::vector<Entry> entries;  // by ascending offset; together they fill the data region
+};
+
+// A small file that travels with the weights: config, tokenizer, licence.
+struct CompanionFile {
+  std::string path;  // relative, '/'-separated
+  uint64_t size_bytes = 0;
+};
+
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+
+  // Sorted by name (bytes).
+  virtual std::span<const TensorInfo> tensors() const = 0;
+
+  // Reads out.size() bytes of tensor `index` from `offset_bytes`. kIo or kCorrupt when the file has
+  // become shorter.
+  virtual Status read(size_t index, uint64_t offset_bytes, std::span<std::byte> out) const = 0;
+
+  // The tensor's bytes if they already lie in memory, else an empty span.
+  virtual std::span<const std::byte> resident(size_t index) const = 0;
+
+  // Never empty: a checkpoint in memory describes the one file it would be saved as.
+  virtual std::span<const WeightFile> files() const = 0;
+
+  virtual std::span<const CompanionFile> companions() const = 0;
+  virtual Result<std::string> read_companion(size_t index) const = 0;
+
+  // Files of the folder that are neither weights nor companions (optimizer states, other formats,
+  // too large), with the reason: for people.
+  virtual std::span<const std::string> skipped() const = 0;
+
+  // The folder that the paths of files() are relative to; empty for memory.
+  virtual std::filesystem::path root() const = 0;
+};
+
+// A single .safetensors file, or a folder with model.safetensors or with shards and their
+// *.safetensors.index.json. Strict: docs/format/checkpoint.md lists every way a file can be
+// refused.
+Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::filesystem::path& file_or_folder);
+
+// Live tensors. REQUIRES: names are unique, every view on Device::kCpu.
+Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors);
+
+}  // namespace siltstone

@@ -1,0 +1,41 @@
+// Changes of one stretch of words as runs of 65,536: the form that kernels emit and encoders read.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/bytes.h"
+#include "delta/digest.h"
+#include "siltstone/codec.h"
+
+namespace siltstone {
+
+// Growing list of changes; reused from tile to tile so that steady state allocates nothing.
+class ChangeList {
+ public:
+  explicit ChangeList(unsigned word_bytes = 1) : word_bytes_(word_bytes) {}
+  void clear(unsigned word_bytes);
+
+  // Appends the changes between two buffers of equal size, a whole number of words, cut into runs
+  // of kRunElements. REQUIRES: what was appended before was a whole number of runs.
+  void append(ByteSpan next, ByteSpan base);
+  // The same, refreshing `base`.
+  void append_refresh(ByteSpan next, MutByteSpan base);
+
+  uint64_t changed() const { return changed_; }
+  std::span<const uint16_t> positions() const { return {positions_.data(), changed_}; }
+  std::span<const uint64_t> run_ends() const { return run_ends_; }
+  ByteSpan words() const { return {words_.data(), changed_ * word_bytes_}; }
+
+ private:
+  template <class Kernel, class Base>
+  void append_runs(Kernel kernel, ByteSpan next, Base* base);
+
+  unsigned word_bytes_;
+  uint64_t changed_ = 0;
+  std::vector<uint16_t> positions_;
+  std::vector<std::byte> words_;
+  std::vector<uint64_t> run_ends_;
+};
+
+}  // namespace siltstone

@@ -1,0 +1,45 @@
+// The hot loops, one implementation per instruction set. scalar.cc defines what they do; the others
+// must agree with it bit for bit (tests/unit/delta/kernels_test.cc holds them equal).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "delta/digest.h"
+
+namespace siltstone {
+
+// Output buffers of the diff kernels must hold this many elements beyond the run's length: vector
+// kernels store whole registers.
+inline constexpr size_t kDiffSlack = 64;
+
+struct Kernels {
+  std::string_view name;  // "scalar", "avx2", "avx512"
+
+  // Compares `n` <= 65,536 words; writes the positions that differ, ascending, and the words of
+  // `next` there; returns their count. Index = log2 of the word size: 1, 2, 4, 8 bytes.
+  // Pointers need no alignment. Buffers do not overlap.
+  using Diff = size_t (*)(const std::byte* next, const std::byte* base, size_t n,
+                          uint16_t* positions, std::byte* words);
+  Diff diff[4];
+
+  // The same, and makes `base` equal to `next` in the same pass.
+  using DiffRefresh = size_t (*)(const std::byte* next, std::byte* base, size_t n,
+                                 uint16_t* positions, std::byte* words);
+  DiffRefresh diff_refresh[4];
+
+  // digest.h: digest_bytes for whole 8-byte words: `n_words` words starting at word `first_word`.
+  Sum128 (*digest)(const std::byte* bytes, size_t n_words, uint64_t first_word);
+};
+
+// The best set this CPU runs, or the one that SILTSTONE_KERNELS (scalar, avx2, avx512) names. A
+// name that this CPU cannot run, or that is unknown, ends the process with a message: silently
+// testing another kernel would be worse.
+const Kernels& kernels();
+
+// Those this CPU can run, scalar first.
+std::span<const Kernels* const> runnable_kernels();
+
+}  // namespace siltstone
