@@ -31,7 +31,7 @@ struct Tile {
   bool operator==(const Tile&) const = default;
 };
 
-inline constexpr uint64_t kTileBytes = uint64_t{32} << 20;
+inline constexpr uint64_t kTileBytes = uint64_t{16} << 20;
 
 // Full-width row ranges of at most kTileBytes (or one smallest range if a row is larger), every
 // boundary at a multiple of 8 bytes of the tensor. Empty for a tensor without elements.

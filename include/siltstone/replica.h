@@ -1,0 +1,106 @@
+// A Replica is a writable copy of a known version - a model folder, or a caller's own memory - that
+// can be moved to another version in place.
+//
+// stage() does everything slow or fallible (fetch, check, decode, prove) and leaves the copy
+// untouched; commit() is the short rest. Whatever fails, the copy is afterwards UNCHANGED, APPLIED
+// or POISONED (see Outcome), and the message says which and how to repair.
+//
+// Threads: one call at a time; readers of a folder see each file whole at all times.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "siltstone/repository.h"
+#include "siltstone/result.h"
+#include "siltstone/tensor.h"
+#include "siltstone/version.h"
+
+namespace siltstone {
+
+enum class Outcome : uint8_t {
+  kUnchanged,  // the copy holds the version it held before
+  kApplied,    // the copy holds the new version
+  kPoisoned,   // in between: do not serve from it; commit again, or open again (folders recover)
+};
+
+std::string_view outcome_name(Outcome outcome);
+
+struct StageOptions {
+  // Rebuild everything from the bucket, whatever the copy holds now.
+  bool repair = false;
+  unsigned threads = 0;
+  uint64_t memory_bytes = uint64_t{1} << 30;
+  Progress progress;
+};
+
+struct CommitReport {
+  Outcome outcome = Outcome::kUnchanged;
+  Version version;
+  double seconds = 0;
+};
+
+// A proven change that has not been applied. Destroying it discards the change.
+class Staged {
+ public:
+  virtual ~Staged() = default;
+  virtual const Version& target() const = 0;
+  virtual uint64_t bytes_fetched() const = 0;
+  virtual uint64_t changed_elements() const = 0;
+  virtual double seconds() const = 0;
+};
+
+class Replica {
+ public:
+  virtual ~Replica() = default;
+
+  // Opens a folder that a replica was made in, finishing a commit that was cut off; an absent or
+  // empty folder becomes a replica with the first commit. A folder with a model but without our
+  // record is adopted if its state is one of the repository's versions (kMismatch otherwise).
+  // Holds a lock on the folder: kConflict if another process does.
+  static Result<std::unique_ptr<Replica>> open(const std::filesystem::path& folder,
+                                               Repository& repository);
+
+  // The caller's tensors, which must hold exactly the state of `at` (proven here by digest:
+  // kMismatch). They must outlive the replica; nobody else may write to them.
+  static Result<std::unique_ptr<Replica>> adopt(std::vector<MutTensorView> tensors,
+                                                const Version& at);
+
+  // Empty for a folder that holds nothing yet.
+  virtual std::optional<Version> version() const = 0;
+
+  // kMismatch: the copy is not what it was when it was last committed; nothing was touched.
+  virtual Result<std::unique_ptr<Staged>> stage(Repository& repository, const Version& target,
+                                                const StageOptions& options) = 0;
+  // REQUIRES: `staged` came from this replica's last stage().
+  virtual Result<CommitReport> commit(std::unique_ptr<Staged> staged) = 0;
+};
+
+struct FollowOptions {
+  std::string branch = "main";
+  double interval_seconds = 1.0;  // between polls; each is drawn from 0.5 to 1.5 times this
+  std::optional<uint64_t> until_seq;
+  StageOptions stage;
+  const std::atomic<bool>* stop = nullptr;  // polled; true ends the loop
+};
+
+struct FollowStep {
+  std::optional<VersionId> from;
+  CommitReport commit;
+  uint64_t bytes_fetched = 0;
+  double stage_seconds = 0;
+};
+
+// Moves the replica to every new head of the branch until told to stop. Passing failures of the
+// store are waited out; any other error ends the loop. `on_version` runs after each commit; an
+// error of its ends the loop.
+Status follow(Replica& replica, Repository& repository, const FollowOptions& options,
+              const std::function<Status(const FollowStep&)>& on_version);
+
+}  // namespace siltstone

@@ -1,0 +1,61 @@
+#include "repo/base.h"
+
+#include "base/try.h"
+#include "repo/anchor.h"
+#include "repo/plan.h"
+
+namespace siltstone {
+namespace {
+
+// The chain, and the proof that the believed sums lead along it to the head's root.
+Status attach_chain(Bucket& bucket, const Commit& head, std::span<const TensorInfo> tensors,
+                    const Path& path, const BaseOptions& options, Base* base) {
+  SILT_ASSIGN(base->chain, Chain::load(bucket.store(), path.links, tensors,
+                                       {options.threads, options.memory_bytes / 4}));
+  std::vector<Sum128> after = base->sums;
+  for (size_t t = 0; t < tensors.size(); ++t) after[t] += base->chain.change(t);
+  if (state_root(state_rows(tensors, after)) != head.root) {
+    return Error{Code::kCorrupt,
+                 base->description + " does not lead to the root of " + head.id.name()};
+  }
+  if (!path.links.empty()) {
+    base->description += " and " + std::to_string(path.links.size()) + " deltas";
+  }
+  base->chain_bytes = base->chain.bytes_fetched();
+  base->fetched_bytes += base->chain_bytes;
+  return {};
+}
+
+}  // namespace
+
+Result<std::optional<Base>> base_from_known(Bucket& bucket, const Commit& head,
+                                            std::span<const TensorInfo> tensors, KnownState known,
+                                            const BaseOptions& options) {
+  if (known.sums.size() != tensors.size()) return std::optional<Base>();
+  SILT_ASSIGN(const Path path, plan_path(bucket.history(), head, known.root));
+  if (path.anchor) return std::optional<Base>();
+  Base base;
+  base.kept = std::move(known.kept);
+  base.bytes = std::move(known.bytes);
+  base.sums = std::move(known.sums);
+  base.description = std::move(known.description);
+  SILT_TRY(attach_chain(bucket, head, tensors, path, options, &base));
+  return std::optional<Base>(std::move(base));
+}
+
+Result<Base> base_from_bucket(Bucket& bucket, const Commit& head,
+                              std::span<const TensorInfo> tensors, bool prove,
+                              const BaseOptions& options) {
+  SILT_ASSIGN(const Path path, plan_path(bucket.history(), head, std::nullopt));
+  SILT_ASSIGN(std::unique_ptr<AnchorBytes> anchor,
+              AnchorBytes::open(bucket.store(), *path.anchor, tensors, prove, options.threads));
+  Base base;
+  base.sums = anchor->sums();
+  base.fetched_bytes = anchor->size_bytes();
+  base.bytes = std::move(anchor);
+  base.description = "the bucket's anchor of " + path.anchor->id.name();
+  SILT_TRY(attach_chain(bucket, head, tensors, path, options, &base));
+  return base;
+}
+
+}  // namespace siltstone

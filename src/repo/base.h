@@ -1,0 +1,49 @@
+// Where a publisher reads the previous state from: bytes that it still has, moved along the chain
+// of deltas to the branch's head.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "repo/base_cache.h"
+#include "repo/bucket.h"
+#include "repo/chain.h"
+#include "repo/state.h"
+
+namespace siltstone {
+
+struct Base {
+  std::unique_ptr<Checkpoint> kept;  // owns what `bytes` reads, where it is a cache
+  std::unique_ptr<StateBytes> bytes;
+  std::vector<Sum128> sums;  // of `bytes`, as they are believed to be
+  Chain chain;
+  uint64_t chain_bytes = 0;
+  uint64_t fetched_bytes = 0;  // from the store: anchor and chain
+  std::string description;     // for people
+};
+
+struct BaseOptions {
+  unsigned threads = 0;
+  uint64_t memory_bytes = 0;
+};
+
+// Bytes of a known state, to be moved to `head`. Empty if no chain of deltas leads there.
+struct KnownState {
+  std::unique_ptr<Checkpoint> kept;
+  std::unique_ptr<StateBytes> bytes;
+  std::vector<Sum128> sums;
+  std::string root;
+  std::string description;
+};
+Result<std::optional<Base>> base_from_known(Bucket& bucket, const Commit& head,
+                                            std::span<const TensorInfo> tensors, KnownState known,
+                                            const BaseOptions& options);
+
+// The bucket's own anchor and chain. With `prove`, the anchor's SHA-256 is checked first.
+Result<Base> base_from_bucket(Bucket& bucket, const Commit& head,
+                              std::span<const TensorInfo> tensors, bool prove,
+                              const BaseOptions& options);
+
+}  // namespace siltstone

@@ -1,0 +1,188 @@
+#include "repo/chain.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "base/try.h"
+#include "delta/pack.h"
+#include "repo/objects.h"
+#include "tensor/safetensors.h"
+
+namespace siltstone {
+namespace {
+
+// Of one chain: what a terabyte of weights has in 64 links, with room to spare.
+constexpr uint64_t kMaxPieces = uint64_t{8} << 20;
+
+Error corrupt(std::string message) {
+  return {Code::kCorrupt, std::move(message)};
+}
+
+std::optional<size_t> find_tensor(std::span<const TensorInfo> tensors, const std::string& name) {
+  const auto found =
+      std::lower_bound(tensors.begin(), tensors.end(), name,
+                       [](const TensorInfo& t, const std::string& n) { return t.name < n; });
+  if (found == tensors.end() || found->name != name) return std::nullopt;
+  return static_cast<size_t>(found - tensors.begin());
+}
+
+// Sections of one link form bands: tiles of the same rows side by side, bands one below the other.
+// So that no element is changed twice, and so that this is linear in their number.
+Status check_pieces(const TensorInfo& info, std::vector<Chain::Piece>& pieces) {
+  std::sort(pieces.begin(), pieces.end(), [](const Chain::Piece& x, const Chain::Piece& y) {
+    const Tile& a = x.header.tile;
+    const Tile& b = y.header.tile;
+    return std::tie(x.link, a.row_begin, a.col_begin) < std::tie(y.link, b.row_begin, b.col_begin);
+  });
+  for (size_t i = 1; i < pieces.size(); ++i) {
+    if (pieces[i].link != pieces[i - 1].link) continue;
+    const Tile& last = pieces[i - 1].header.tile;
+    const Tile& tile = pieces[i].header.tile;
+    const bool below = tile.row_begin >= last.row_begin + last.rows;
+    const bool beside = tile.row_begin == last.row_begin && tile.rows == last.rows &&
+                        tile.col_begin >= last.col_begin + last.cols;
+    if (!below && !beside) {
+      return corrupt("tensor '" + info.name + "' has sections that overlap");
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
+                          std::span<const TensorInfo> tensors, const ChainOptions& options) {
+  Chain chain;
+  chain.store_ = std::move(store);
+  chain.pieces_.resize(tensors.size());
+  chain.link_count_ = links.size();
+  for (size_t i = 0; i < links.size(); ++i) {
+    const Artifact* delta = links[i].find(ArtifactKind::kDelta);
+    if (delta == nullptr) return corrupt(links[i].id.name() + " has no delta");
+    const std::string* base = i > 0 ? &links[i - 1].root : nullptr;
+    if (base != nullptr && delta->from_root != *base) {
+      return corrupt("delta of " + links[i].id.name() + " starts at root " + delta->from_root +
+                     ", expected " + *base);
+    }
+    SILT_TRY(chain.load_link(i, *delta, tensors, options).in("delta of " + links[i].id.name()));
+  }
+  for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], chain.pieces_[t]));
+  return chain;
+}
+
+Status Chain::load_link(size_t link, const Artifact& artifact, std::span<const TensorInfo> tensors,
+                        const ChainOptions& options) {
+  SILT_ASSIGN(std::vector<ObjectRef> objects, artifact_objects(*store_, artifact));
+  const size_t first = packs_.size();
+  uint64_t planned = bytes_fetched_;
+  std::vector<bool> keep;
+  for (ObjectRef& object : objects) {
+    planned += object.length_bytes;
+    keep.push_back(planned <= options.memory_bytes);
+    packs_.push_back({std::move(object), {}});
+  }
+  SILT_TRY(parallel_for(objects.size(), options.threads, [&](uint64_t i, unsigned) -> Status {
+    Pack& pack = packs_[first + i];
+    return prove_object(*store_, pack.object, keep[i] ? &pack.bytes : nullptr);
+  }));
+  bytes_fetched_ = planned;
+  for (size_t pack = first; pack < packs_.size(); ++pack) SILT_TRY(index_pack(link, pack, tensors));
+  uint64_t changed = 0;
+  for (const auto& pieces : pieces_) {
+    for (const Piece& piece : pieces) changed += piece.link == link ? piece.header.changed : 0;
+  }
+  if (changed != artifact.changed_elements) {
+    return corrupt("its sections change " + std::to_string(changed) +
+                   " elements, the commit says " + std::to_string(artifact.changed_elements));
+  }
+  return {};
+}
+
+Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const {
+  if (pack.bytes.empty()) {
+    Status status = store_->read(pack.object.key, offset_bytes, out);
+    if (!status) return promised(std::move(status).error());
+    return {};
+  }
+  std::memcpy(out.data(), pack.bytes.data() + offset_bytes, out.size());
+  return {};
+}
+
+Status Chain::index_pack(size_t link, size_t pack, std::span<const TensorInfo> tensors) {
+  const ObjectRef& object = packs_[pack].object;
+  if (object.prefix_bytes > kMaxHeaderBytes + kLengthFieldBytes) {
+    return corrupt("object '" + object.key + "' claims a header of more than 100,000,000 bytes");
+  }
+  std::vector<std::byte> prefix(object.prefix_bytes);
+  SILT_TRY(read_pack(packs_[pack], 0, prefix));
+  Result<PackIndex> index = parse_pack_index(prefix, object.length_bytes);
+  if (!index) return std::move(index).error().in("pack '" + object.key + "'");
+  for (const PackIndexEntry& entry : index->entries) {
+    const std::optional<size_t> tensor = find_tensor(tensors, entry.tensor);
+    if (!tensor) {
+      return corrupt("pack '" + object.key + "' changes '" + entry.tensor +
+                     "', a tensor that the version does not have");
+    }
+    Status status =
+        index_sections(link, pack, *tensor, tensors[*tensor], entry.offset_bytes, entry.size_bytes);
+    if (!status) {
+      return std::move(status).error().in("pack '" + object.key + "': tensor '" + entry.tensor +
+                                          "'");
+    }
+  }
+  return {};
+}
+
+Status Chain::index_sections(size_t link, size_t pack, size_t tensor, const TensorInfo& info,
+                             uint64_t offset_bytes, uint64_t size_bytes) {
+  const WordMatrix matrix = word_matrix(info);
+  std::vector<std::byte> head(kSectionHeaderBytes);
+  while (size_bytes > 0) {
+    if (size_bytes < head.size()) return corrupt("a section is cut off");
+    SILT_TRY(read_pack(packs_[pack], offset_bytes, head));
+    SILT_ASSIGN(SectionHeader header, parse_section_header(head));
+    if (header.section_bytes > size_bytes) return corrupt("a section is cut off");
+    if (header.dtype != info.dtype) {
+      return corrupt("a section has dtype " + std::string(dtype_info(header.dtype).name) +
+                     ", the tensor " + std::string(dtype_info(info.dtype).name));
+    }
+    const Tile& tile = header.tile;
+    if (tile.row_begin > matrix.rows || tile.rows > matrix.rows - tile.row_begin ||
+        tile.col_begin > matrix.cols || tile.cols > matrix.cols - tile.col_begin) {
+      return corrupt("a section's tile lies outside the tensor");
+    }
+    if (++piece_count_ > kMaxPieces) return corrupt("there are more sections than are allowed");
+    pieces_[tensor].push_back({link, pack, offset_bytes, header});
+    offset_bytes += header.section_bytes;
+    size_bytes -= header.section_bytes;
+  }
+  return {};
+}
+
+uint64_t Chain::changed_elements() const {
+  uint64_t changed = 0;
+  for (const auto& pieces : pieces_) {
+    for (const Piece& piece : pieces) changed += piece.header.changed;
+  }
+  return changed;
+}
+
+Sum128 Chain::change(size_t tensor) const {
+  Sum128 sum;
+  for (const Piece& piece : pieces_[tensor]) {
+    sum += piece.header.sum_after - piece.header.sum_before;
+  }
+  return sum;
+}
+
+Result<ByteSpan> Chain::read(const Piece& piece, std::vector<std::byte>* scratch) const {
+  const Pack& pack = packs_[piece.pack];
+  if (!pack.bytes.empty()) {
+    return ByteSpan(pack.bytes).subspan(piece.offset_bytes, piece.header.section_bytes);
+  }
+  scratch->resize(piece.header.section_bytes);
+  SILT_TRY(read_pack(pack, piece.offset_bytes, *scratch));
+  return ByteSpan(*scratch);
+}
+
+}  // namespace siltstone

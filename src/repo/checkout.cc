@@ -1,0 +1,128 @@
+// Checkout: rebuild a version into a fresh folder, every file byte for byte. The folder appears,
+// whole, by one rename.
+#include <chrono>
+
+#include "base/try.h"
+#include "repo/base.h"
+#include "repo/bucket.h"
+#include "repo/rebuild.h"
+#include "repo/weight_files.h"
+
+namespace siltstone {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Removes a folder that was not finished.
+class Unfinished {
+ public:
+  explicit Unfinished(fs::path folder) : folder_(std::move(folder)) {}
+  ~Unfinished() {
+    std::error_code ignored;
+    if (!folder_.empty()) fs::remove_all(folder_, ignored);
+  }
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+  void keep() { folder_.clear(); }
+
+ private:
+  fs::path folder_;
+};
+
+// Whether something is there that a checkout must not overwrite unasked.
+Result<bool> is_occupied(const fs::path& folder) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(folder, error);
+  if (status.type() == fs::file_type::not_found) return false;
+  if (error) return os_error(error.value(), "examine", folder);
+  if (status.type() != fs::file_type::directory) {
+    return Error{Code::kInvalidArgument, "'" + folder.string() + "' exists and is not a folder"};
+  }
+  const bool empty = fs::is_empty(folder, error);
+  if (error) return os_error(error.value(), "list", folder);
+  return !empty;
+}
+
+// Puts the finished folder in place of what is there.
+Status install(const fs::path& finished, const fs::path& folder, bool occupied) {
+  const fs::path parent = folder.parent_path();
+  fs::path aside;
+  if (occupied) {
+    aside = parent / unique_name("." + folder.filename().string() + ".old-");
+    SILT_TRY(rename_file(folder, aside));
+  }
+  Status renamed = rename_file(finished, folder);
+  if (!renamed) {
+    if (occupied) (void)rename_file(aside, folder);
+    return renamed;
+  }
+  SILT_TRY(sync_directory(parent));
+  std::error_code ignored;
+  if (occupied) fs::remove_all(aside, ignored);
+  return {};
+}
+
+}  // namespace
+
+Result<CheckoutReport> Bucket::checkout(const Version& version, const fs::path& target,
+                                        const CheckoutOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  fs::path folder = fs::absolute(target).lexically_normal();
+  if (folder.filename().empty()) folder = folder.parent_path();
+  SILT_ASSIGN(const bool occupied, is_occupied(folder));
+  if (occupied && !options.replace) {
+    return Error{Code::kConflict, "'" + target.string() +
+                                      "' is not empty; name another folder, or replace it "
+                                      "with --force"};
+  }
+  SILT_ASSIGN(const Commit commit, history_.read(version.id));
+  SILT_ASSIGN(const std::shared_ptr<const Schema> schema, history_.schema(commit.schema));
+  SILT_ASSIGN(const Base base, base_from_bucket(*this, commit, schema->tensors, /*prove=*/true,
+                                                {options.threads, options.memory_bytes}));
+
+  SILT_TRY(make_directories(folder.parent_path()));
+  const fs::path building =
+      folder.parent_path() / unique_name("." + folder.filename().string() + ".new-");
+  Unfinished unfinished(building);
+  SILT_TRY(make_directories(building));
+  std::vector<size_t> all_files(schema->files.size());
+  for (size_t i = 0; i < all_files.size(); ++i) all_files[i] = i;
+  std::vector<size_t> all_tensors(schema->tensors.size());
+  for (size_t i = 0; i < all_tensors.size(); ++i) all_tensors[i] = i;
+  SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, building));
+
+  const StateReader reader(schema->tensors, *base.bytes, &base.chain);
+  SILT_ASSIGN(
+      const Rebuilt rebuilt,
+      rebuild(reader, all_tensors, {options.threads, options.memory_bytes, options.progress, {}},
+              [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
+                return files.write(tensor, offset, words);
+              }));
+  for (size_t t = 0; t < schema->tensors.size(); ++t) {
+    if (rebuilt.before[t] == base.sums[t]) continue;
+    return Error{Code::kCorrupt, base.description + ": tensor '" + schema->tensors[t].name +
+                                     "' does not have the sum it should have"};
+  }
+  if (state_root(state_rows(schema->tensors, rebuilt.after)) != commit.root) {
+    return Error{Code::kCorrupt, "what was rebuilt is not " + commit.id.name()};
+  }
+  CheckoutReport report;
+  report.bytes_fetched = base.fetched_bytes;
+  report.bytes_written = files.bytes_written();
+  report.files = schema->files.size() + schema->companions.size();
+  SILT_TRY(files.finish(options.threads));
+  for (const CompanionRef& companion : schema->companions) {
+    SILT_ASSIGN(const std::string content, fetch_companion(*store_, companion));
+    SILT_TRY(write_new_file(building / companion.path, as_bytes(content)));
+    report.bytes_fetched += content.size();
+    report.bytes_written += content.size();
+  }
+  SILT_TRY(sync_folders(building));
+  SILT_TRY(install(building, folder, occupied));
+  unfinished.keep();
+  report.version = commit.version();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace siltstone

@@ -1,0 +1,274 @@
+#include "repo/delta_writer.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/checksum.h"
+#include "base/parallel.h"
+#include "base/try.h"
+#include "delta/diff.h"
+#include "delta/pack.h"
+#include "delta/section.h"
+#include "repo/objects.h"
+
+namespace siltstone {
+namespace {
+
+// Per worker: old and new words of a tile, positions and new words of its changes, its encoding.
+constexpr uint64_t kWorkerBytes = 6 * kTileBytes;
+
+struct Encoded {
+  std::vector<std::byte> sections;
+  uint64_t changed = 0;
+  Sum128 before;  // of the base's own bytes
+  Sum128 after;   // of the new state
+};
+
+// Buffers of one worker, kept from stretch to stretch.
+struct Workspace {
+  std::vector<std::byte> old_words;
+  std::vector<std::byte> new_words;
+  ChangeList changes;
+};
+
+// What the changes add to the sum of a tile that starts at byte `offset_bytes` of its tensor.
+Sum128 sum_of_changes(const ChangeList& changes, ByteSpan old_words, ByteSpan new_words,
+                      unsigned word_bytes, uint64_t offset_bytes) {
+  // Beyond this share nearly every 8-byte word is touched and hashing all of them is faster.
+  constexpr uint64_t kDense = kRunElements / 16;
+  const uint64_t run_bytes = kRunElements * word_bytes;
+  Sum128 sum;
+  uint64_t begin = 0;
+  for (size_t run = 0; run < changes.run_ends().size(); ++run) {
+    const uint64_t end = changes.run_ends()[run];
+    const uint64_t at = run * run_bytes;
+    const uint64_t length = std::min<uint64_t>(run_bytes, old_words.size() - at);
+    const ByteSpan was = old_words.subspan(at, length);
+    const ByteSpan is = new_words.subspan(at, length);
+    if (end - begin > kDense) {
+      sum += digest_bytes(is, offset_bytes + at) - digest_bytes(was, offset_bytes + at);
+    } else if (end > begin) {
+      sum += digest_change(was, is, changes.positions().subspan(begin, end - begin), word_bytes,
+                           offset_bytes + at);
+    }
+    begin = end;
+  }
+  return sum;
+}
+
+class DeltaWriter {
+ public:
+  DeltaWriter(Store& store, const StateReader& base, const StateBytes& base_bytes,
+              const StateBytes& next, const DeltaOptions& options)
+      : store_(store), base_(base), base_bytes_(base_bytes), next_(next), options_(options) {}
+
+  Result<DeltaOutcome> run();
+
+ private:
+  Status plan();
+  Status encode(const Stretch& stretch, Workspace& work, Encoded* out);
+  Status encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
+                     ByteSpan new_words, const Sum128& before, Workspace& work, Encoded* out);
+  Result<ByteSpan> next_words(const Stretch& stretch, uint64_t at, uint64_t length,
+                              MutByteSpan scratch) const;
+  Status collect(const Stretch& stretch, Encoded encoded);
+  Status flush();
+
+  Store& store_;
+  const StateReader& base_;
+  const StateBytes& base_bytes_;
+  const StateBytes& next_;
+  const DeltaOptions& options_;
+  std::vector<Stretch> stretches_;
+  uint64_t total_bytes_ = 0;
+  std::vector<PackEntry> pack_;
+  uint64_t pack_bytes_ = 0;
+  DeltaOutcome outcome_;
+};
+
+Status DeltaWriter::plan() {
+  for (size_t t = 0; t < base_.tensors().size(); ++t) {
+    SILT_ASSIGN(const std::vector<Stretch> stretches,
+                base_.stretches(t, options_.memory_bytes / 8));
+    stretches_.insert(stretches_.end(), stretches.begin(), stretches.end());
+    total_bytes_ += base_.tensors()[t].size_bytes;
+  }
+  return {};
+}
+
+Result<ByteSpan> DeltaWriter::next_words(const Stretch& stretch, uint64_t at, uint64_t length,
+                                         MutByteSpan scratch) const {
+  const ByteSpan resident = next_.resident(stretch.tensor);
+  if (!resident.empty()) return resident.subspan(stretch.offset_bytes + at, length);
+  const MutByteSpan part = scratch.subspan(at, length);
+  SILT_TRY(next_.read(stretch.tensor, stretch.offset_bytes + at, part));
+  return ByteSpan(part);
+}
+
+// Reads both states block by block and compares each block while it is in the cache; the whole
+// stretch stays in memory because encoders look at old words that did not change.
+Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out) {
+  const TensorInfo& info = base_.tensors()[stretch.tensor];
+  const WordMatrix matrix = word_matrix(info);
+  const uint64_t length = stretch.length_bytes;
+  const bool old_resident =
+      !base_bytes_.resident(stretch.tensor).empty() && !base_.touches(stretch.tensor);
+  if (!old_resident) work.old_words.resize(std::max<size_t>(work.old_words.size(), length));
+  if (next_.resident(stretch.tensor).empty()) {
+    work.new_words.resize(std::max<size_t>(work.new_words.size(), length));
+  }
+  work.changes.clear(matrix.word_bytes);
+  StateReader::Cursor cursor(base_);
+  SILT_TRY(cursor.begin(stretch));
+  const std::byte* old_begin = nullptr;
+  const std::byte* new_begin = nullptr;
+  for (uint64_t at = 0; !cursor.done();) {
+    const uint64_t count = cursor.next_bytes();
+    const MutByteSpan scratch =
+        old_resident ? MutByteSpan() : MutByteSpan(work.old_words).subspan(at, count);
+    SILT_ASSIGN(const ByteSpan was, cursor.next(scratch));
+    SILT_ASSIGN(const ByteSpan is, next_words(stretch, at, count, work.new_words));
+    if (at == 0) {
+      old_begin = was.data();
+      new_begin = is.data();
+    }
+    work.changes.append(is, was);
+    at += count;
+  }
+  SILT_TRY(cursor.finish());
+  out->before = cursor.before();
+  out->after = cursor.after();
+  const ByteSpan old_words(old_begin, length);
+  const ByteSpan new_words(new_begin, length);
+  const std::vector<Tile> tiles = default_tiles(matrix);
+  const uint64_t row_bytes = matrix.cols * matrix.word_bytes;
+  const auto first = std::lower_bound(tiles.begin(), tiles.end(), stretch.offset_bytes,
+                                      [row_bytes](const Tile& tile, uint64_t offset) {
+                                        return tile.row_begin * row_bytes < offset;
+                                      });
+  if (first->rows * row_bytes == length) {
+    return encode_tile(info, *first, old_words, new_words, cursor.after(), work, out);
+  }
+  // The stretch is a whole tensor, read so because of another grid: it is cut into our own tiles.
+  for (const Tile& tile : tiles) {
+    const uint64_t begin = tile.row_begin * row_bytes;
+    const ByteSpan was = old_words.subspan(begin, tile.rows * row_bytes);
+    const ByteSpan is = new_words.subspan(begin, tile.rows * row_bytes);
+    work.changes.clear(matrix.word_bytes);
+    work.changes.append(is, was);
+    SILT_TRY(encode_tile(info, tile, was, is, digest_bytes(was, begin), work, out));
+  }
+  return {};
+}
+
+Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
+                                ByteSpan new_words, const Sum128& before, Workspace& work,
+                                Encoded* out) {
+  const ChangeList& changes = work.changes;
+  if (changes.changed() == 0) return {};
+  const WordMatrix matrix = word_matrix(info);
+  const Sum128 change = sum_of_changes(changes, old_words, new_words, matrix.word_bytes,
+                                       tile.row_begin * matrix.cols * matrix.word_bytes);
+  TileChange tile_change;
+  tile_change.dtype = info.dtype;
+  tile_change.elements = tile.elements();
+  tile_change.old_words = old_words;
+  tile_change.new_words = new_words;
+  tile_change.positions = changes.positions();
+  tile_change.run_ends = changes.run_ends();
+  tile_change.changed_words = changes.words();
+  SILT_TRY(
+      append_section(tile_change, tile, before, before + change, options_.codec, &out->sections)
+          .in("tensor '" + info.name + "'"));
+  out->after += change;
+  out->changed += changes.changed();
+  return {};
+}
+
+Status DeltaWriter::collect(const Stretch& stretch, Encoded encoded) {
+  outcome_.sums_before[stretch.tensor] += encoded.before;
+  outcome_.sums_after[stretch.tensor] += encoded.after;
+  if (encoded.changed == 0) return {};
+  const std::string& name = base_.tensors()[stretch.tensor].name;
+  outcome_.artifact.changed_elements += encoded.changed;
+  outcome_.artifact.section_bytes += encoded.sections.size();
+  pack_bytes_ += encoded.sections.size();
+  if (!pack_.empty() && pack_.back().tensor == name) {
+    std::vector<std::byte>& sections = pack_.back().sections;
+    sections.insert(sections.end(), encoded.sections.begin(), encoded.sections.end());
+  } else {
+    pack_.push_back({name, std::move(encoded.sections)});
+  }
+  return pack_bytes_ >= options_.pack_bytes ? flush() : Status();
+}
+
+Status DeltaWriter::flush() {
+  if (pack_.empty()) return {};
+  const std::string prefix = pack_prefix(pack_, {{"siltstone.format", "1"},
+                                                 {"siltstone.kind", "delta"},
+                                                 {"siltstone.from", options_.from_root}});
+  std::vector<ByteSpan> pieces = {as_bytes(prefix)};
+  Sha256 sha;
+  sha.update(as_bytes(prefix));
+  for (const PackEntry& entry : pack_) {
+    pieces.emplace_back(entry.sections);
+    sha.update(entry.sections);
+  }
+  const PiecesSource source(std::move(pieces));
+  ObjectRef object;
+  object.key = options_.key_prefix + "0-" + std::to_string(outcome_.artifact.objects.size()) +
+               ".safetensors";
+  object.length_bytes = source.size_bytes();
+  object.sha256 = to_hex(sha.finish());
+  object.prefix_bytes = prefix.size();
+  SILT_TRY(create_unique(store_, object.key, source));
+  outcome_.artifact.bytes += object.length_bytes;
+  outcome_.bytes_written += object.length_bytes;
+  outcome_.artifact.objects.push_back(std::move(object));
+  pack_.clear();
+  pack_bytes_ = 0;
+  return {};
+}
+
+Result<DeltaOutcome> DeltaWriter::run() {
+  SILT_TRY(plan());
+  outcome_.artifact.kind = ArtifactKind::kDelta;
+  outcome_.artifact.from_root = options_.from_root;
+  outcome_.sums_before.resize(base_.tensors().size());
+  outcome_.sums_after.resize(base_.tensors().size());
+  const unsigned threads =
+      threads_within(options_.threads, options_.memory_bytes / 2, kWorkerBytes);
+  std::vector<Workspace> workspaces(threads);
+  std::atomic<uint64_t> done{0};
+  for (size_t begin = 0; begin < stretches_.size();) {
+    size_t end = begin;
+    uint64_t batch = 0;
+    do {
+      batch += stretches_[end++].length_bytes;
+    } while (end < stretches_.size() &&
+             batch + stretches_[end].length_bytes <= options_.batch_bytes);
+    std::vector<Encoded> encoded(end - begin);
+    SILT_TRY(parallel_for(encoded.size(), threads, [&](uint64_t i, unsigned worker) -> Status {
+      SILT_TRY(encode(stretches_[begin + i], workspaces[worker], &encoded[i]));
+      const uint64_t now = done += stretches_[begin + i].length_bytes;
+      if (options_.progress) options_.progress(now, total_bytes_);
+      return {};
+    }));
+    for (size_t i = 0; i < encoded.size(); ++i) {
+      SILT_TRY(collect(stretches_[begin + i], std::move(encoded[i])));
+    }
+    begin = end;
+  }
+  SILT_TRY(flush());
+  return std::move(outcome_);
+}
+
+}  // namespace
+
+Result<DeltaOutcome> write_delta(Store& store, const StateReader& base,
+                                 const StateBytes& base_bytes, const StateBytes& next,
+                                 const DeltaOptions& options) {
+  return DeltaWriter(store, base, base_bytes, next, options).run();
+}
+
+}  // namespace siltstone

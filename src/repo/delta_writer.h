@@ -1,0 +1,40 @@
+// Finds what changed between two states, encodes it, and writes it to a store as delta packs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "repo/commit.h"
+#include "repo/state.h"
+#include "siltstone/codec.h"
+#include "siltstone/repository.h"
+#include "siltstone/store.h"
+
+namespace siltstone {
+
+struct DeltaOptions {
+  std::string key_prefix;  // keys are this + "0-" + number + ".safetensors"
+  std::string from_root;
+  uint64_t pack_bytes = 0;
+  uint64_t batch_bytes = 0;
+  uint64_t memory_bytes = 0;
+  unsigned threads = 0;
+  const Codec* codec = nullptr;  // null: the smallest
+  Progress progress;
+};
+
+struct DeltaOutcome {
+  Artifact artifact;                // its to_root is the caller's to fill in
+  std::vector<Sum128> sums_before;  // of the base's own bytes, before its chain
+  std::vector<Sum128> sums_after;
+  uint64_t bytes_written = 0;
+};
+
+// `base` gives the words of the previous state, `next` those of the new one. The caller must
+// compare sums_before with what the base was believed to hold before trusting the artifact. Output
+// does not depend on the number of threads.
+Result<DeltaOutcome> write_delta(Store& store, const StateReader& base,
+                                 const StateBytes& base_bytes, const StateBytes& next,
+                                 const DeltaOptions& options);
+
+}  // namespace siltstone

@@ -1,0 +1,372 @@
+// Publish, as a sentence: find the head; take the words it has from where they still lie; compare
+// with the new ones; write what differs as packs; when the chain has grown too costly, write an
+// anchor; last of all create the commit; only then move the base forward.
+#include <array>
+#include <chrono>
+
+#include "base/files.h"
+#include "base/parallel.h"
+#include "base/try.h"
+#include "delta/diff.h"
+#include "repo/anchor.h"
+#include "repo/base.h"
+#include "repo/base_cache.h"
+#include "repo/bucket.h"
+#include "repo/committing.h"
+#include "repo/delta_writer.h"
+#include "repo/keys.h"
+#include "repo/objects.h"
+#include "repo/retained.h"
+
+namespace siltstone {
+
+class Publisher {
+ public:
+  Publisher(Bucket& bucket, const Checkpoint& next, const PublishOptions& options)
+      : bucket_(bucket), next_(next), next_bytes_(next), options_(options) {}
+
+  Result<PublishReport> run();
+
+ private:
+  Status find_head();
+  Status describe();
+  bool same_tensors() const;
+  Status write_changes();
+  Result<Base> open_base(bool from_bucket);
+  Status write_delta_from(Base& base);
+  bool anchor_is_due();
+  Status write_new_anchor();
+  Status write_schema();
+  Status shorten_lists();
+  Status commit();
+  void remember();
+
+  std::string nonce_prefix() const {
+    return attempt_prefix(commit_.id.branch, commit_.epoch, commit_.id.seq, commit_.attempt);
+  }
+
+  Bucket& bucket_;
+  const Checkpoint& next_;
+  const CheckpointBytes next_bytes_;
+  const PublishOptions& options_;
+  const Codec* codec_ = nullptr;
+  BaseCache cache_{std::filesystem::path()};
+  std::optional<Commit> head_;
+  std::shared_ptr<const Schema> head_schema_;
+  Schema schema_;
+  std::vector<Sum128> sums_;  // of the new state
+  Commit commit_;
+  uint64_t chain_bytes_ = 0;  // since the cache's copy
+  PublishReport report_;
+};
+
+Status Publisher::find_head() {
+  const std::string& branch = options_.branch;
+  if (!is_ref_name(branch)) {
+    return Error{Code::kInvalidArgument, "'" + branch + "' is not a legal branch name"};
+  }
+  if (!options_.codec.empty()) {
+    codec_ = find_codec(options_.codec);
+    if (codec_ == nullptr) {
+      return Error{Code::kInvalidArgument, "there is no codec '" + options_.codec + "'"};
+    }
+  }
+  SILT_ASSIGN(head_, bucket_.history_.head(branch));
+  if (options_.parent) {
+    SILT_ASSIGN(const Version expected, bucket_.resolve(*options_.parent));
+    if (!head_ || expected.id != head_->id) {
+      return Error{Code::kConflict, "the head of '" + branch + "' is " +
+                                        (head_ ? head_->id.name() : "nothing") + ", not " +
+                                        expected.id.name() + ": somebody else committed"};
+    }
+  }
+  uint64_t epoch = head_ ? head_->epoch + 1 : 0;
+  const std::lock_guard lock(bucket_.mutex_);
+  if (const auto writer = bucket_.writers_.find(branch); writer != bucket_.writers_.end()) {
+    if (!head_ || writer->second.last != head_->id) {
+      bucket_.writers_.erase(writer);
+      return Error{Code::kConflict, "another writer has taken branch '" + branch + "' over (" +
+                                        (head_ ? head_->id.name() : "no version") +
+                                        " is not ours); publish again to continue from there"};
+    }
+    epoch = writer->second.epoch;
+  }
+  std::array<std::byte, 16> attempt;
+  random_bytes(attempt);
+  commit_.repo_id = bucket_.repo_id_;
+  commit_.id.branch = branch;
+  commit_.id.seq = head_ ? head_->id.seq + 1 : 0;
+  commit_.epoch = epoch;
+  commit_.attempt = to_hex(attempt);
+  if (head_) commit_.parent = head_->id;
+  commit_.message = options_.message;
+  commit_.step = options_.step;
+  commit_.time = utc_now();
+  return {};
+}
+
+Status Publisher::describe() {
+  schema_.files.assign(next_.files().begin(), next_.files().end());
+  schema_.tensors.assign(next_.tensors().begin(), next_.tensors().end());
+  for (const WeightFile& file : schema_.files) {
+    if (is_safe_path(file.path)) continue;
+    return Error{Code::kInvalidArgument, "'" + file.path + "' is not a path that can be published"};
+  }
+  report_.total_elements = schema_.total_elements();
+  report_.total_bytes = schema_.total_bytes();
+  if (!options_.cache.empty()) {
+    cache_ = BaseCache(options_.cache / bucket_.repo_id_ / options_.branch);
+  }
+  if (head_) {
+    SILT_ASSIGN(head_schema_, bucket_.history_.schema(head_->schema));
+  }
+  return {};
+}
+
+bool Publisher::same_tensors() const {
+  return head_schema_ != nullptr && head_schema_->tensors == schema_.tensors;
+}
+
+Result<Base> Publisher::open_base(bool from_bucket) {
+  const BaseOptions options{options_.threads, options_.memory_bytes};
+  const std::span<const TensorInfo> tensors = schema_.tensors;
+  if (!from_bucket && options_.retained != nullptr) {
+    KnownState known = retained_state(*options_.retained);
+    if (known.bytes != nullptr) {
+      SILT_ASSIGN(std::optional<Base> base,
+                  base_from_known(bucket_, *head_, tensors, std::move(known), options));
+      if (base) return *std::move(base);
+    }
+  }
+  if (!from_bucket && !options_.cache.empty()) {
+    if (std::optional<BaseCache::Kept> kept = cache_.load()) {
+      KnownState known;
+      known.bytes = std::make_unique<CheckpointBytes>(*kept->checkpoint);
+      known.kept = std::move(kept->checkpoint);
+      known.sums = std::move(kept->sums);
+      known.root = kept->root;
+      known.description =
+          std::string(kept->copied ? "a copy" : "hard links") + " of " + kept->id.name();
+      const bool same = std::equal(tensors.begin(), tensors.end(), known.kept->tensors().begin(),
+                                   known.kept->tensors().end());
+      if (same) {
+        Result<std::optional<Base>> base =
+            base_from_known(bucket_, *head_, tensors, std::move(known), options);
+        if (base && *base) return **std::move(base);
+      }
+    }
+  }
+  return base_from_bucket(bucket_, *head_, tensors, /*prove=*/false, options);
+}
+
+Status Publisher::write_delta_from(Base& base) {
+  const StateReader reader(schema_.tensors, *base.bytes, &base.chain);
+  DeltaOptions options;
+  options.key_prefix = nonce_prefix();
+  options.from_root = head_->root;
+  options.pack_bytes = bucket_.tuning.pack_bytes;
+  options.batch_bytes = bucket_.tuning.batch_bytes;
+  options.memory_bytes = options_.memory_bytes;
+  options.threads = options_.threads;
+  options.codec = codec_;
+  options.progress = options_.progress;
+  SILT_ASSIGN(DeltaOutcome outcome,
+              write_delta(*bucket_.store_, reader, *base.bytes, next_bytes_, options));
+  for (size_t t = 0; t < schema_.tensors.size(); ++t) {
+    if (outcome.sums_before[t] == base.sums[t]) continue;
+    return Error{Code::kMismatch, base.description + ": tensor '" + schema_.tensors[t].name +
+                                      "' has changed since it was published"};
+  }
+  sums_ = std::move(outcome.sums_after);
+  commit_.root = state_root(state_rows(schema_.tensors, sums_));
+  outcome.artifact.to_root = commit_.root;
+  report_.kind = ArtifactKind::kDelta;
+  report_.bytes_written += outcome.bytes_written;
+  report_.section_bytes = outcome.artifact.section_bytes;
+  report_.changed_elements = outcome.artifact.changed_elements;
+  report_.base = base.description;
+  chain_bytes_ = base.chain_bytes + outcome.artifact.bytes;
+  commit_.artifacts.push_back(std::move(outcome.artifact));
+  return {};
+}
+
+// A base that turns out to be damaged is given up for the bucket's own state, and that for an
+// anchor: a publish repairs what it can.
+Status Publisher::write_changes() {
+  if (!same_tensors()) {
+    report_.base = head_ ? "nothing: the set of tensors changed" : "nothing: the first version";
+    return {};
+  }
+  for (const bool from_bucket : {false, true}) {
+    Result<Base> base = open_base(from_bucket);
+    Status written = base ? write_delta_from(*base) : Status(std::move(base).error());
+    if (written) return {};
+    const Code code = written.error().code;
+    if (code != Code::kMismatch && code != Code::kCorrupt && code != Code::kUnsupported) {
+      return written;
+    }
+    report_.base = "nothing: " + written.error().message;
+    if (!from_bucket) cache_.forget();
+    // A new attempt's objects must not meet those of the one given up.
+    std::array<std::byte, 16> attempt;
+    random_bytes(attempt);
+    commit_.attempt = to_hex(attempt);
+  }
+  return {};
+}
+
+bool Publisher::anchor_is_due() {
+  if (commit_.artifacts.empty()) return true;
+  const Result<Path> path = plan_path(bucket_.history_, *head_, std::nullopt);
+  if (!path) return true;
+  const Artifact& delta = commit_.artifacts.front();
+  const uint64_t anchor_bytes = path->anchor->find(ArtifactKind::kAnchor)->bytes;
+  const uint64_t chain = path->bytes - anchor_bytes + delta.bytes;
+  return chain > anchor_bytes / 2 || path->links.size() + 1 > bucket_.tuning.path_objects;
+}
+
+Status Publisher::write_new_anchor() {
+  if (commit_.artifacts.empty()) {
+    SILT_ASSIGN(sums_, sum_all(schema_.tensors, next_bytes_, options_.threads));
+    commit_.root = state_root(state_rows(schema_.tensors, sums_));
+    report_.kind = ArtifactKind::kAnchor;
+    report_.changed_elements = report_.total_elements;
+  }
+  AnchorOptions options;
+  options.key_prefix = nonce_prefix();
+  options.object_bytes = bucket_.tuning.anchor_object_bytes;
+  options.threads = options_.threads;
+  options.progress = options_.progress;
+  SILT_ASSIGN(Artifact anchor, write_anchor(*bucket_.store_, schema_.tensors, next_bytes_, sums_,
+                                            commit_.root, options));
+  report_.bytes_written += anchor.bytes;
+  commit_.artifacts.push_back(std::move(anchor));
+  return {};
+}
+
+Status Publisher::write_schema() {
+  for (size_t i = 0; i < next_.companions().size(); ++i) {
+    const CompanionFile& file = next_.companions()[i];
+    if (!is_safe_path(file.path)) {
+      return Error{Code::kInvalidArgument,
+                   "'" + file.path + "' is not a path that can be published"};
+    }
+    SILT_ASSIGN(const std::string content, next_.read_companion(i));
+    CompanionRef ref{file.path, content.size(), sha256_hex(as_bytes(content))};
+    SILT_ASSIGN(const bool written,
+                create_addressed(*bucket_.store_, companion_key(ref.sha256), as_bytes(content)));
+    if (written) report_.bytes_written += content.size();
+    schema_.companions.push_back(std::move(ref));
+  }
+  const std::string text = format_schema(schema_);
+  if (text.size() > kMaxSchemaBytes) {
+    return Error{Code::kUnsupported, "the headers of the weight files have more than 64 MiB"};
+  }
+  commit_.schema = sha256_hex(as_bytes(text));
+  SILT_ASSIGN(const bool written,
+              create_addressed(*bucket_.store_, schema_key(commit_.schema), as_bytes(text)));
+  if (written) report_.bytes_written += text.size();
+  return {};
+}
+
+// A commit has at most 64 KiB: many objects stand in a list beside them.
+Status Publisher::shorten_lists() {
+  size_t number = 0;
+  for (Artifact& artifact : commit_.artifacts) {
+    if (artifact.objects.size() <= bucket_.tuning.inline_objects) continue;
+    const std::string text = format_object_list(artifact.objects);
+    ObjectRef list;
+    list.key = nonce_prefix() + "list-" + std::to_string(number++) + ".json";
+    list.length_bytes = text.size();
+    list.sha256 = sha256_hex(as_bytes(text));
+    SILT_TRY(create_unique(*bucket_.store_, list.key, PiecesSource({as_bytes(text)})));
+    report_.bytes_written += text.size();
+    artifact.objects.clear();
+    artifact.lists.push_back(std::move(list));
+  }
+  return {};
+}
+
+Status Publisher::commit() {
+  SILT_ASSIGN(const Committed committed, create_commit(*bucket_.store_, commit_));
+  commit_.id = committed.id;
+  report_.bytes_written += committed.bytes;
+  report_.version = commit_.version();
+  const std::lock_guard lock(bucket_.mutex_);
+  bucket_.writers_[commit_.id.branch] = {commit_.epoch, commit_.id};
+  return {};
+}
+
+// After the commit nothing may fail the publish: hints and caches are best effort.
+void Publisher::remember() {
+  const std::string hint = format_head(commit_.id);
+  (void)bucket_.store_->replace(head_key(commit_.id.branch), as_bytes(hint));
+  if (options_.retained != nullptr) {
+    promote(*options_.retained, schema_.tensors, next_bytes_, sums_, commit_.id, commit_.root,
+            options_.threads);
+  } else if (!options_.cache.empty()) {
+    cache_.keep(next_, commit_.id, commit_.root, sums_, bucket_.store_->traits().local,
+                chain_bytes_);
+  }
+}
+
+Result<PublishReport> Publisher::run() {
+  const auto start = std::chrono::steady_clock::now();
+  SILT_TRY(find_head());
+  SILT_TRY(describe());
+  SILT_TRY(write_changes());
+  if (anchor_is_due()) SILT_TRY(write_new_anchor());
+  SILT_TRY(write_schema());
+  SILT_TRY(shorten_lists());
+  SILT_TRY(commit());
+  remember();
+  report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return std::move(report_);
+}
+
+Result<PublishReport> Bucket::publish(const Checkpoint& next, const PublishOptions& options) {
+  {
+    const std::lock_guard lock(mutex_);
+    bool& busy = publishing_[options.branch];
+    if (busy) {
+      return Error{Code::kConflict,
+                   "another publish to '" + options.branch + "' is running in this process"};
+    }
+    busy = true;
+  }
+  Result<PublishReport> report = Publisher(*this, next, options).run();
+  const std::lock_guard lock(mutex_);
+  publishing_[options.branch] = false;
+  return report;
+}
+
+Result<Version> Bucket::fence(std::string_view branch) {
+  constexpr int kAttempts = 16;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    SILT_ASSIGN(const Commit head,
+                history_.resolve({VersionRef::Kind::kHead, std::string(branch), 0}));
+    Commit commit = head;
+    std::array<std::byte, 16> nonce;
+    random_bytes(nonce);
+    commit.id = {std::string(branch), head.id.seq + 1, ""};
+    commit.parent = head.id;
+    commit.epoch = head.epoch + 1;
+    commit.attempt = to_hex(nonce);
+    commit.fence = true;
+    commit.artifacts.clear();
+    commit.message.clear();
+    commit.step.reset();
+    commit.time = utc_now();
+    Result<Committed> committed = create_commit(*store_, commit);
+    if (!committed && committed.error().code == Code::kConflict) continue;
+    if (!committed) return std::move(committed).error();
+    commit.id = committed->id;
+    const std::lock_guard lock(mutex_);
+    writers_[commit.id.branch] = {commit.epoch, commit.id};
+    return commit.version();
+  }
+  return Error{Code::kConflict, "branch '" + std::string(branch) +
+                                    "' is being committed to all the time; try again"};
+}
+
+}  // namespace siltstone

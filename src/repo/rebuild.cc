@@ -1,0 +1,72 @@
+#include "repo/rebuild.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/parallel.h"
+#include "base/try.h"
+
+namespace siltstone {
+
+std::vector<FilePlace> file_places(const Schema& schema) {
+  std::vector<FilePlace> places(schema.tensors.size());
+  for (size_t f = 0; f < schema.files.size(); ++f) {
+    for (const WeightFile::Entry& entry : schema.files[f].entries) {
+      places[entry.tensor] = {f, entry.offset_bytes};
+    }
+  }
+  return places;
+}
+
+Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
+                        const RebuildOptions& options, const BlockSink& sink) {
+  std::vector<Stretch> work;
+  uint64_t total = 0;
+  uint64_t largest = 0;
+  for (const size_t tensor : tensors) {
+    SILT_ASSIGN(const std::vector<Stretch> stretches,
+                reader.stretches(tensor, options.memory_bytes / 4));
+    for (const Stretch& stretch : stretches) {
+      total += stretch.length_bytes;
+      largest = std::max(largest, stretch.length_bytes);
+      work.push_back(stretch);
+    }
+  }
+  const size_t count = reader.tensors().size();
+  SumTable before(count);
+  SumTable after(count);
+  std::atomic<uint64_t> done{0};
+  const unsigned threads = threads_within(options.threads, options.memory_bytes / 2, 2 * largest);
+  std::vector<std::vector<std::byte>> scratch(threads);
+  SILT_TRY(parallel_for(work.size(), threads, [&](uint64_t i, unsigned worker) -> Status {
+    const Stretch& stretch = work[i];
+    StateReader::Cursor cursor(reader);
+    if (options.on_link) {
+      cursor.on_link = [&](size_t link, const Sum128& change) {
+        options.on_link(link, stretch.tensor, change);
+      };
+    }
+    SILT_TRY(cursor.begin(stretch));
+    for (uint64_t offset = stretch.offset_bytes; !cursor.done();) {
+      const uint64_t length = cursor.next_bytes();
+      if (scratch[worker].size() < length) scratch[worker].resize(length);
+      SILT_ASSIGN(const ByteSpan words, cursor.next(scratch[worker]));
+      SILT_TRY(sink(stretch.tensor, offset, words, cursor.changed()));
+      offset += length;
+      const uint64_t now = done += length;
+      if (options.progress) options.progress(now, total);
+    }
+    SILT_TRY(cursor.finish());
+    before.add(stretch.tensor, cursor.before());
+    after.add(stretch.tensor, cursor.after());
+    return {};
+  }));
+  Rebuilt rebuilt;
+  for (size_t t = 0; t < count; ++t) {
+    rebuilt.before.push_back(before[t]);
+    rebuilt.after.push_back(after[t]);
+  }
+  return rebuilt;
+}
+
+}  // namespace siltstone

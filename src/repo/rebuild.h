@@ -1,0 +1,39 @@
+// A version's bytes in a store, opened for reading: anchor and chain, proven as they are read.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "repo/base.h"
+
+namespace siltstone {
+
+// Where the tensors of a state lie in the files that hold them.
+struct FilePlace {
+  size_t file = 0;
+  uint64_t offset_bytes = 0;
+};
+std::vector<FilePlace> file_places(const Schema& schema);
+
+// Sink of rebuild(): one block of a tensor's final words. Called from many threads.
+using BlockSink =
+    std::function<Status(size_t tensor, uint64_t offset_bytes, ByteSpan words, bool changed)>;
+
+struct RebuildOptions {
+  unsigned threads = 0;
+  uint64_t memory_bytes = uint64_t{1} << 30;
+  Progress progress;
+  // Called from many threads: what one link added to a tensor's sum.
+  std::function<void(size_t link, size_t tensor, const Sum128& change)> on_link;
+};
+
+struct Rebuilt {
+  std::vector<Sum128> before;  // of the base's own bytes, tensors that were read
+  std::vector<Sum128> after;
+};
+
+// Reads the given tensors of a state through `reader` and hands every block to `sink`.
+Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
+                        const RebuildOptions& options, const BlockSink& sink);
+
+}  // namespace siltstone

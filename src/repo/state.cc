@@ -1,0 +1,241 @@
+#include "repo/state.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+#include "base/try.h"
+
+namespace siltstone {
+namespace {
+
+uint64_t tile_offset(const WordMatrix& matrix, const Tile& tile) {
+  return tile.row_begin * matrix.cols * matrix.word_bytes;
+}
+
+uint64_t tile_bytes(const WordMatrix& matrix, const Tile& tile) {
+  return tile.rows * matrix.cols * matrix.word_bytes;
+}
+
+Error wrong_base(const TensorInfo& info) {
+  return {Code::kMismatch,
+          "tensor '" + info.name + "' does not hold the words that the delta " + "starts from"};
+}
+
+Error wrong_result(const TensorInfo& info) {
+  return {Code::kCorrupt,
+          "tensor '" + info.name + "': the delta does not lead to the words it " + "promises"};
+}
+
+}  // namespace
+
+StateReader::StateReader(std::span<const TensorInfo> tensors, const StateBytes& base,
+                         const Chain* chain)
+    : tensors_(tensors), base_(base), chain_(chain) {}
+
+bool StateReader::needs_whole(size_t tensor) const {
+  if (!touches(tensor)) return false;
+  const std::vector<Tile> tiles = default_tiles(word_matrix(tensors_[tensor]));
+  return std::any_of(chain_->pieces(tensor).begin(), chain_->pieces(tensor).end(),
+                     [&tiles](const Chain::Piece& piece) {
+                       const auto found = std::lower_bound(
+                           tiles.begin(), tiles.end(), piece.header.tile.row_begin,
+                           [](const Tile& tile, uint64_t row) { return tile.row_begin < row; });
+                       return found == tiles.end() || *found != piece.header.tile;
+                     });
+}
+
+Result<std::vector<Stretch>> StateReader::stretches(size_t tensor, uint64_t limit_bytes) const {
+  const TensorInfo& info = tensors_[tensor];
+  const WordMatrix matrix = word_matrix(info);
+  std::vector<Stretch> out;
+  if (needs_whole(tensor)) {
+    if (info.size_bytes > limit_bytes) {
+      return Error{Code::kUnsupported,
+                   "tensor '" + info.name + "' has " + format_bytes(info.size_bytes) +
+                       " and was published in tiles of another grid, which needs it whole in " +
+                       "memory; the budget is " + format_bytes(limit_bytes)};
+    }
+    out.push_back({tensor, 0, info.size_bytes, true});
+    return out;
+  }
+  for (const Tile& tile : default_tiles(matrix)) {
+    out.push_back({tensor, tile_offset(matrix, tile), tile_bytes(matrix, tile), false});
+  }
+  return out;
+}
+
+Status StateReader::Cursor::begin(const Stretch& stretch) {
+  const TensorInfo& info = reader_->tensors_[stretch.tensor];
+  stretch_ = stretch;
+  matrix_ = word_matrix(info);
+  open_.clear();
+  at_ = 0;
+  before_ = after_ = {};
+  unsigned log2_block = kDefaultLog2Block;
+  if (reader_->touches(stretch.tensor)) {
+    for (const Chain::Piece& piece : reader_->chain_->pieces(stretch.tensor)) {
+      const bool here = tile_offset(matrix_, piece.header.tile) == stretch.offset_bytes;
+      if (!stretch.whole && !here) continue;
+      Open open;
+      open.piece = &piece;
+      SILT_ASSIGN(const ByteSpan bytes, reader_->chain_->read(piece, &open.scratch));
+      Result<Section> section = Section::open(bytes, matrix_, info.dtype);
+      if (!section) return std::move(section).error().in("tensor '" + info.name + "'");
+      open.section = std::make_unique<Section>(*std::move(section));
+      log2_block = std::max<unsigned>(log2_block, piece.header.log2_block);
+      open_.push_back(std::move(open));
+    }
+  }
+  block_bytes_ =
+      stretch_.whole ? stretch.length_bytes : (uint64_t{1} << log2_block) * matrix_.word_bytes;
+  return {};
+}
+
+uint64_t StateReader::Cursor::next_bytes() const {
+  return std::min(block_bytes_, stretch_.length_bytes - at_);
+}
+
+// The section's tile is the stretch, so a block of the stretch is a whole number of its blocks.
+Status StateReader::Cursor::apply_aligned(Open& open, uint64_t begin_element, MutByteSpan block) {
+  const unsigned log2_block = open.piece->header.log2_block;
+  const uint64_t step_bytes = (uint64_t{1} << log2_block) * matrix_.word_bytes;
+  for (uint64_t offset = 0; offset < block.size(); offset += step_bytes) {
+    const uint64_t number = (begin_element >> log2_block) + offset / step_bytes;
+    if (!open.section->touches(number)) continue;
+    const MutByteSpan words = block.subspan(offset, std::min(step_bytes, block.size() - offset));
+    SILT_ASSIGN(const uint64_t changed, open.section->apply(number, words));
+    open.counted += changed;
+    changed_ = true;
+  }
+  return {};
+}
+
+// Any tile: its elements are gathered into a block, changed, and put back.
+Status StateReader::Cursor::apply_anywhere(Open& open, MutByteSpan tensor) {
+  const SectionHeader& header = open.piece->header;
+  const uint64_t step = uint64_t{1} << header.log2_block;
+  for (uint64_t number = 0; number < header.blocks(); ++number) {
+    if (!open.section->touches(number)) continue;
+    const uint64_t begin = number * step;
+    const uint64_t end = std::min(begin + step, header.elements());
+    const std::vector<ByteRange> ranges = tile_ranges(matrix_, header.tile, begin, end);
+    gather_.resize((end - begin) * matrix_.word_bytes);
+    uint64_t at = 0;
+    for (const ByteRange& range : ranges) {
+      std::memcpy(gather_.data() + at, tensor.data() + range.offset, range.length);
+      at += range.length;
+    }
+    SILT_ASSIGN(const uint64_t changed, open.section->apply(number, gather_));
+    open.counted += changed;
+    changed_ = true;
+    at = 0;
+    for (const ByteRange& range : ranges) {
+      std::memcpy(tensor.data() + range.offset, gather_.data() + at, range.length);
+      at += range.length;
+    }
+  }
+  return {};
+}
+
+Result<ByteSpan> StateReader::Cursor::next(MutByteSpan scratch) {
+  const uint64_t length = next_bytes();
+  const uint64_t offset = stretch_.offset_bytes + at_;
+  const TensorInfo& info = reader_->tensors_[stretch_.tensor];
+  const ByteSpan resident = reader_->base_.resident(stretch_.tensor);
+  changed_ = false;
+  if (open_.empty() && !resident.empty()) {
+    const ByteSpan words = resident.subspan(offset, length);
+    const Sum128 sum = digest_bytes(words, offset);
+    before_ += sum;
+    after_ += sum;
+    at_ += length;
+    return words;
+  }
+  const MutByteSpan block = scratch.subspan(0, length);
+  if (!resident.empty()) {
+    std::memcpy(block.data(), resident.data() + offset, length);
+  } else {
+    SILT_TRY(reader_->base_.read(stretch_.tensor, offset, block));
+  }
+  Sum128 sum = digest_bytes(block, offset);
+  before_ += sum;
+  for (Open& open : open_) {
+    const bool had = changed_;
+    changed_ = false;
+    Status applied = stretch_.whole ? apply_anywhere(open, block)
+                                    : apply_aligned(open, at_ / matrix_.word_bytes, block);
+    if (!applied) return std::move(applied).error().in("tensor '" + info.name + "'");
+    if (on_link && changed_) {
+      const Sum128 now = digest_bytes(block, offset);
+      on_link(open.piece->link, now - sum);
+      sum = now;
+    }
+    changed_ = changed_ || had;
+  }
+  after_ += changed_ && !on_link ? digest_bytes(block, offset) : sum;
+  at_ += length;
+  return ByteSpan(block);
+}
+
+Status StateReader::Cursor::finish() {
+  const TensorInfo& info = reader_->tensors_[stretch_.tensor];
+  Sum128 change;
+  for (const Open& open : open_) {
+    const SectionHeader& header = open.piece->header;
+    if (open.counted != header.changed) {
+      return Error{Code::kCorrupt,
+                   "tensor '" + info.name + "': a section changes " + std::to_string(open.counted) +
+                       " elements, its header says " + std::to_string(header.changed)};
+    }
+    change += header.sum_after - header.sum_before;
+  }
+  if (!open_.empty() && !stretch_.whole) {
+    if (before_ != open_.front().piece->header.sum_before) return wrong_base(info);
+    if (after_ != open_.back().piece->header.sum_after) return wrong_result(info);
+  }
+  if (after_ != before_ + change) return wrong_result(info);
+  return {};
+}
+
+std::vector<StateRow> state_rows(std::span<const TensorInfo> tensors,
+                                 const std::vector<Sum128>& sums) {
+  std::vector<StateRow> rows;
+  rows.reserve(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    rows.push_back({tensors[i].name, tensors[i].dtype, tensors[i].shape, sums[i]});
+  }
+  return rows;
+}
+
+Result<std::vector<Sum128>> sum_all(std::span<const TensorInfo> tensors, const StateBytes& bytes,
+                                    unsigned threads) {
+  const StateReader reader(tensors, bytes, nullptr);
+  std::vector<Stretch> work;
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    SILT_ASSIGN(const std::vector<Stretch> stretches, reader.stretches(t, UINT64_MAX));
+    work.insert(work.end(), stretches.begin(), stretches.end());
+  }
+  SumTable table(tensors.size());
+  SILT_TRY(parallel_for(work.size(), threads, [&](uint64_t i, unsigned) -> Status {
+    thread_local std::vector<std::byte> scratch;
+    StateReader::Cursor cursor(reader);
+    SILT_TRY(cursor.begin(work[i]));
+    while (!cursor.done()) {
+      scratch.resize(std::max<size_t>(scratch.size(), cursor.next_bytes()));
+      SILT_TRY(cursor.next(scratch));
+    }
+    table.add(work[i].tensor, cursor.after());
+    return {};
+  }));
+  std::vector<Sum128> sums;
+  for (size_t t = 0; t < tensors.size(); ++t) sums.push_back(table[t]);
+  return sums;
+}
+
+unsigned threads_within(unsigned threads, uint64_t budget_bytes, uint64_t each_bytes) {
+  if (threads == 0) threads = available_threads();
+  const uint64_t fit = std::max<uint64_t>(1, budget_bytes / std::max<uint64_t>(1, each_bytes));
+  return static_cast<unsigned>(std::min<uint64_t>(threads, fit));
+}
+
+}  // namespace siltstone

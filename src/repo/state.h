@@ -1,0 +1,141 @@
+// A state read stretch by stretch: bytes of a base, moved along a chain of deltas block by block,
+// with the tensors' sums before and after as proof. Everything that needs a version's words -
+// publish, checkout, replicas, verify - reads them here.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "delta/digest.h"
+#include "delta/grid.h"
+#include "repo/chain.h"
+#include "siltstone/checkpoint.h"
+
+namespace siltstone {
+
+// Where the words of the base lie. Threads: const methods on many threads.
+class StateBytes {
+ public:
+  virtual ~StateBytes() = default;
+  // `tensor` counts in the state's tensors, sorted by name.
+  virtual Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const = 0;
+  // The tensor's bytes if they lie in memory, else empty.
+  virtual ByteSpan resident(size_t) const { return {}; }
+};
+
+// The tensors of a checkpoint. REQUIRES: its tensors are the state's.
+class CheckpointBytes final : public StateBytes {
+ public:
+  explicit CheckpointBytes(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const override {
+    return checkpoint_.read(tensor, offset_bytes, out);
+  }
+  ByteSpan resident(size_t tensor) const override { return checkpoint_.resident(tensor); }
+
+ private:
+  const Checkpoint& checkpoint_;
+};
+
+// A contiguous stretch of one tensor that is staged by one thread: a tile of the default grid, or
+// the whole tensor where some link uses another grid.
+struct Stretch {
+  size_t tensor = 0;
+  uint64_t offset_bytes = 0;
+  uint64_t length_bytes = 0;
+  bool whole = false;  // not a tile of the default grid
+};
+
+class StateReader {
+ public:
+  // `chain` may be null. Both borrowed; `tensors` too.
+  StateReader(std::span<const TensorInfo> tensors, const StateBytes& base, const Chain* chain);
+
+  std::span<const TensorInfo> tensors() const { return tensors_; }
+  bool touches(size_t tensor) const { return chain_ != nullptr && chain_->touches(tensor); }
+  // kUnsupported if a tensor must be staged whole and is larger than `limit_bytes`.
+  Result<std::vector<Stretch>> stretches(size_t tensor, uint64_t limit_bytes) const;
+
+  // Reads one stretch from front to back; one per thread, reused.
+  class Cursor {
+   public:
+    explicit Cursor(const StateReader& reader) : reader_(&reader) {}
+
+    // Opens the sections that touch the stretch.
+    Status begin(const Stretch& stretch);
+    bool done() const { return at_ == stretch_.length_bytes; }
+    // How many bytes the next call gives.
+    uint64_t next_bytes() const;
+    // The next block in the state's final words. Lies in `scratch` (of next_bytes()) or, if the
+    // base is resident and no delta touches it, in the base itself.
+    Result<ByteSpan> next(MutByteSpan scratch);
+    // After the last block: compares what was read with the sums that the sections promise.
+    Status finish();
+    // Whether the sections changed the last block that next() gave.
+    bool changed() const { return changed_; }
+
+    const Sum128& before() const { return before_; }
+    const Sum128& after() const { return after_; }
+
+    // Called after each link that changed a block (for verify): what it added to the sum.
+    std::function<void(size_t link, const Sum128& change)> on_link;
+
+   private:
+    struct Open {
+      const Chain::Piece* piece;
+      std::vector<std::byte> scratch;
+      std::unique_ptr<Section> section;
+      uint64_t counted = 0;
+    };
+    Status apply_aligned(Open& open, uint64_t begin_element, MutByteSpan block);
+    Status apply_anywhere(Open& open, MutByteSpan tensor);
+
+    const StateReader* reader_;
+    Stretch stretch_;
+    WordMatrix matrix_;
+    std::vector<Open> open_;
+    std::vector<std::byte> gather_;
+    uint64_t at_ = 0;
+    uint64_t block_bytes_ = 0;
+    bool changed_ = false;
+    Sum128 before_;
+    Sum128 after_;
+  };
+
+ private:
+  bool needs_whole(size_t tensor) const;
+
+  std::span<const TensorInfo> tensors_;
+  const StateBytes& base_;
+  const Chain* chain_;
+};
+
+// Sums of tensors, added to by many threads.
+class SumTable {
+ public:
+  explicit SumTable(size_t tensors) : sums_(tensors) {}
+  void add(size_t tensor, const Sum128& sum) {
+    const std::lock_guard lock(mutex_);
+    sums_[tensor] += sum;
+  }
+  const Sum128& operator[](size_t tensor) const { return sums_[tensor]; }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Sum128> sums_;
+};
+
+// The rows of a state: tensors (sorted by name) and their sums.
+std::vector<StateRow> state_rows(std::span<const TensorInfo> tensors,
+                                 const std::vector<Sum128>& sums);
+
+// Sums of all tensors, by reading everything.
+Result<std::vector<Sum128>> sum_all(std::span<const TensorInfo> tensors, const StateBytes& bytes,
+                                    unsigned threads);
+
+// How many threads may each use `each_bytes` of a budget.
+unsigned threads_within(unsigned threads, uint64_t budget_bytes, uint64_t each_bytes);
+
+}  // namespace siltstone

@@ -1,0 +1,91 @@
+#include "repo/weight_files.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+
+#include "base/checksum.h"
+#include "base/parallel.h"
+#include "base/try.h"
+#include "repo/history.h"
+#include "repo/keys.h"
+#include "repo/objects.h"
+
+namespace siltstone {
+
+Result<WeightFiles> WeightFiles::create(const Schema& schema, const std::vector<size_t>& files,
+                                        const std::filesystem::path& folder) {
+  WeightFiles out;
+  out.places_ = file_places(schema);
+  out.files_.resize(schema.files.size());
+  for (const size_t number : files) {
+    const WeightFile& file = schema.files[number];
+    const std::filesystem::path path = folder / file.path;
+    SILT_TRY(make_directories(path.parent_path()));
+    SILT_ASSIGN(File created, File::create(path));
+    // A full disk shows itself now rather than after gigabytes; file systems without the call
+    // show it later.
+    const int error = ::posix_fallocate(created.fd(), 0, static_cast<off_t>(file.size_bytes));
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
+      return os_error(error, "reserve " + format_bytes(file.size_bytes) + " for", path);
+    }
+    std::byte length[8];
+    store_le<uint64_t>(length, file.header.size());
+    SILT_TRY(created.write_at(0, length));
+    SILT_TRY(created.write_at(sizeof length, as_bytes(file.header)));
+    SILT_TRY(created.resize(file.size_bytes));
+    out.bytes_written_ += file.size_bytes;
+    out.files_[number] = std::move(created);
+  }
+  return out;
+}
+
+Status WeightFiles::write(size_t tensor, uint64_t offset_bytes, ByteSpan words) {
+  const FilePlace& place = places_[tensor];
+  File& file = files_[place.file];
+  if (!file.is_open()) return {};
+  const uint64_t at = place.offset_bytes + offset_bytes;
+  SILT_TRY(file.write_at(at, words));
+  // The disk works while the next block is computed, so that the sync at the end is short.
+  file.start_writeback(at, words.size());
+  return {};
+}
+
+Status WeightFiles::finish(unsigned threads) {
+  return parallel_for(files_.size(), threads, [this](uint64_t i, unsigned) -> Status {
+    if (!files_[i].is_open()) return {};
+    SILT_TRY(files_[i].sync());
+    return files_[i].close();
+  });
+}
+
+Result<std::string> fetch_companion(Store& store, const CompanionRef& companion) {
+  const std::string key = companion_key(companion.sha256);
+  Result<std::string> content = read_object(store, key, companion.size_bytes);
+  if (!content) return promised(std::move(content).error()).in("file '" + companion.path + "'");
+  if (sha256_hex(as_bytes(*content)) != companion.sha256) {
+    return Error{Code::kCorrupt,
+                 "object '" + key + "' (file '" + companion.path + "') does not match its name"};
+  }
+  return content;
+}
+
+Status write_new_file(const std::filesystem::path& path, ByteSpan content) {
+  SILT_TRY(make_directories(path.parent_path()));
+  SILT_ASSIGN(File file, File::create(path));
+  SILT_TRY(file.write_at(0, content));
+  SILT_TRY(file.sync());
+  return file.close();
+}
+
+Status sync_folders(const std::filesystem::path& folder) {
+  std::error_code error;
+  for (std::filesystem::recursive_directory_iterator at(folder, error), end; at != end && !error;
+       at.increment(error)) {
+    if (at->is_directory()) SILT_TRY(sync_directory(at->path()));
+  }
+  if (error) return os_error(error.value(), "list", folder);
+  return sync_directory(folder);
+}
+
+}  // namespace siltstone
