@@ -5,6 +5,7 @@
 // caller's bytes, which must outlive it. Threads: const methods may be called from many threads.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -62,6 +63,11 @@ class Checkpoint {
 
   // The folder that the paths of files() are relative to; empty for memory.
   virtual std::filesystem::path root() const = 0;
+
+  // kConflict if a weight file was written to since it was opened: what read() gave may be torn
+  // between two states. Ask after the last read, before the bytes are relied upon. Caller memory
+  // cannot be watched: it always answers ok.
+  virtual Status check_unchanged() const { return {}; }
 };
 
 // A single .safetensors file, or a folder with model.safetensors or with shards and their

@@ -1,7 +1,9 @@
 // The safetensors container: strict header parsing and writing (docs/format/checkpoint.md).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +18,7 @@ inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 inline constexpr uint64_t kMaxTensors = uint64_t{4} << 20;
 inline constexpr size_t kMaxNameBytes = 512;
 inline constexpr size_t kMaxRank = 16;
+inline constexpr size_t kMaxMetadataEntries = 65'536;
 inline constexpr size_t kLengthFieldBytes = 8;
 
 struct SafetensorsEntry {
@@ -38,7 +41,8 @@ Result<uint64_t> parse_length_field(std::span<const std::byte> first_8_bytes, ui
 
 // A compact header for tensors laid out back to back in the given order, padded with spaces so that
 // the data region starts at a multiple of `alignment` bytes of the file. Returns the length field
-// and the JSON text.
+// and the JSON text. REQUIRES: names and metadata are valid UTF-8 and unique, size_bytes are right,
+// alignment is a power of two.
 std::string make_safetensors_prefix(
     const std::vector<TensorInfo>& tensors,
     const std::vector<std::pair<std::string, std::string>>& metadata, uint64_t alignment);

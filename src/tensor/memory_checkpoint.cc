@@ -1,0 +1,121 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/try.h"
+#include "siltstone/checkpoint.h"
+#include "tensor/range.h"
+#include "tensor/safetensors.h"
+#include "tensor/text.h"
+
+namespace siltstone {
+namespace {
+
+constexpr uint64_t kDataAlignment = 8;
+
+class MemoryCheckpoint final : public Checkpoint {
+ public:
+  // REQUIRES: `views` are checked and sorted by name.
+  Status describe(std::vector<TensorView> views);
+
+  std::span<const TensorInfo> tensors() const override { return tensors_; }
+  Status read(size_t index, uint64_t offset_bytes, std::span<std::byte> out) const override;
+  std::span<const std::byte> resident(size_t index) const override { return bytes_[index]; }
+  std::span<const WeightFile> files() const override { return {&file_, 1}; }
+  std::span<const CompanionFile> companions() const override { return {}; }
+  Result<std::string> read_companion(size_t /*index*/) const override {
+    return Error{Code::kInvalidArgument, "a checkpoint in memory has no companion files"};
+  }
+  std::span<const std::string> skipped() const override { return {}; }
+  std::filesystem::path root() const override { return {}; }
+
+ private:
+  std::vector<TensorInfo> tensors_;
+  std::vector<std::span<const std::byte>> bytes_;  // parallel to tensors_
+  WeightFile file_;
+};
+
+Status MemoryCheckpoint::describe(std::vector<TensorView> views) {
+  uint64_t total_bytes = 0;
+  for (TensorView& view : views) {
+    const uint64_t size_bytes = view.bytes.size();
+    total_bytes += size_bytes;  // views may overlap, but 4 Mi of them cannot reach 2^64 bytes
+    tensors_.push_back({std::move(view.name), view.dtype, std::move(view.shape), size_bytes});
+    bytes_.push_back(view.bytes);
+  }
+  const std::string prefix = make_safetensors_prefix(tensors_, {{"format", "pt"}}, kDataAlignment);
+  if (prefix.size() - kLengthFieldBytes > kMaxHeaderBytes) {
+    return Error{Code::kInvalidArgument, "the header of these tensors would have " +
+                                             std::to_string(prefix.size() - kLengthFieldBytes) +
+                                             " bytes, at most " + std::to_string(kMaxHeaderBytes) +
+                                             " are allowed"};
+  }
+  file_.path = "model.safetensors";
+  file_.header = prefix.substr(kLengthFieldBytes);
+  file_.size_bytes = prefix.size() + total_bytes;
+  uint64_t offset = prefix.size();
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    file_.entries.push_back({i, offset});
+    offset += tensors_[i].size_bytes;
+  }
+  return {};
+}
+
+Status MemoryCheckpoint::read(size_t index, uint64_t offset_bytes, std::span<std::byte> out) const {
+  SILT_TRY(check_range(tensors_[index], offset_bytes, out.size()));
+  if (!out.empty()) std::memcpy(out.data(), bytes_[index].data() + offset_bytes, out.size());
+  return {};
+}
+
+Status check_view(const TensorView& view) {
+  const auto bad = [&](const std::string& what) -> Status {
+    return Error{Code::kInvalidArgument, "tensor " + quote(view.name) + " " + what};
+  };
+  if (view.name.empty() || view.name.size() > kMaxNameBytes || !is_clean_text(view.name)) {
+    return bad("needs a name of 1 to " + std::to_string(kMaxNameBytes) +
+               " bytes of UTF-8 without control characters");
+  }
+  if (view.name == "__metadata__") return bad("has the name that headers keep for metadata");
+  const DTypeInfo* dtype = find_dtype(view.dtype);
+  if (dtype == nullptr) {
+    return bad("has the unknown dtype code " + std::to_string(static_cast<int>(view.dtype)));
+  }
+  if (view.device.kind != Device::kCpu) return bad("does not lie in the memory of the CPU");
+  if (view.shape.size() > kMaxRank) {
+    return bad("has " + std::to_string(view.shape.size()) + " dimensions, at most " +
+               std::to_string(kMaxRank) + " are allowed");
+  }
+  const std::string layout = std::string(dtype->name) + " " + show_shape(view.shape);
+  const auto size_bytes = tensor_size_bytes(view.dtype, view.shape);
+  if (!size_bytes) {
+    return bad("cannot be " + layout +
+               ": a dimension is negative, or its elements do not fill whole bytes, or they need "
+               "more than 2^63 - 1");
+  }
+  if (*size_bytes != view.bytes.size()) {
+    return bad("is " + layout + ", which needs " + std::to_string(*size_bytes) +
+               " bytes, but has " + std::to_string(view.bytes.size()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors) {
+  if (tensors.size() > kMaxTensors) {
+    return Error{Code::kInvalidArgument, "there are " + std::to_string(tensors.size()) +
+                                             " tensors, at most " + std::to_string(kMaxTensors) +
+                                             " are allowed"};
+  }
+  for (const TensorView& view : tensors) SILT_TRY(check_view(view));
+  std::ranges::sort(tensors, {}, &TensorView::name);
+  const auto twice = std::ranges::adjacent_find(tensors, {}, &TensorView::name);
+  if (twice != tensors.end()) {
+    return Error{Code::kInvalidArgument, "tensor " + quote(twice->name) + " is given twice"};
+  }
+  auto checkpoint = std::make_unique<MemoryCheckpoint>();
+  SILT_TRY(checkpoint->describe(std::move(tensors)));
+  return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+}
+
+}  // namespace siltstone
