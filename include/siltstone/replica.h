@@ -42,7 +42,8 @@ struct StageOptions {
 
 struct CommitReport {
   Outcome outcome = Outcome::kUnchanged;
-  Version version;
+  Status status;    // why it is not kApplied
+  Version version;  // what was to be applied
   double seconds = 0;
 };
 
@@ -79,7 +80,7 @@ class Replica {
   virtual Result<std::unique_ptr<Staged>> stage(Repository& repository, const Version& target,
                                                 const StageOptions& options) = 0;
   // REQUIRES: `staged` came from this replica's last stage().
-  virtual Result<CommitReport> commit(std::unique_ptr<Staged> staged) = 0;
+  virtual CommitReport commit(std::unique_ptr<Staged> staged) = 0;
 };
 
 struct FollowOptions {

@@ -55,6 +55,10 @@ class RetainedBase {
   std::unique_ptr<State> state_;  // src/repo/retained.cc
 };
 
+// Where programs keep base caches: $SILTSTONE_CACHE, else $XDG_CACHE_HOME/siltstone, else
+// ~/.cache/siltstone; empty if none of them is set.
+std::filesystem::path default_cache();
+
 struct PublishOptions {
   std::string branch = "main";
   std::string message;

@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/try.h"
+#include "siltstone/repository.h"
 
 namespace siltstone {
 namespace {

@@ -51,7 +51,4 @@ class BaseCache {
   std::filesystem::path folder_;
 };
 
-// $SILTSTONE_CACHE, else $XDG_CACHE_HOME/siltstone, else ~/.cache/siltstone; empty if none is set.
-std::filesystem::path default_cache();
-
 }  // namespace siltstone

@@ -1,6 +1,9 @@
 // Checkout: rebuild a version into a fresh folder, every file byte for byte. The folder appears,
 // whole, by one rename.
+#include "repo/checkout.h"
+
 #include <chrono>
+#include <numeric>
 
 #include "base/try.h"
 #include "repo/base.h"
@@ -64,36 +67,21 @@ Status install(const fs::path& finished, const fs::path& folder, bool occupied) 
 
 }  // namespace
 
-Result<CheckoutReport> Bucket::checkout(const Version& version, const fs::path& target,
-                                        const CheckoutOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  fs::path folder = fs::absolute(target).lexically_normal();
-  if (folder.filename().empty()) folder = folder.parent_path();
-  SILT_ASSIGN(const bool occupied, is_occupied(folder));
-  if (occupied && !options.replace) {
-    return Error{Code::kConflict, "'" + target.string() +
-                                      "' is not empty; name another folder, or replace it "
-                                      "with --force"};
-  }
-  SILT_ASSIGN(const Commit commit, history_.read(version.id));
-  SILT_ASSIGN(const std::shared_ptr<const Schema> schema, history_.schema(commit.schema));
-  SILT_ASSIGN(const Base base, base_from_bucket(*this, commit, schema->tensors, /*prove=*/true,
+Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
+                                          const fs::path& folder, const CheckoutOptions& options,
+                                          CheckoutReport* report) {
+  SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(commit.schema));
+  SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema->tensors, /*prove=*/true,
                                                 {options.threads, options.memory_bytes}));
-
-  SILT_TRY(make_directories(folder.parent_path()));
-  const fs::path building =
-      folder.parent_path() / unique_name("." + folder.filename().string() + ".new-");
-  Unfinished unfinished(building);
-  SILT_TRY(make_directories(building));
   std::vector<size_t> all_files(schema->files.size());
-  for (size_t i = 0; i < all_files.size(); ++i) all_files[i] = i;
+  std::iota(all_files.begin(), all_files.end(), size_t{0});
   std::vector<size_t> all_tensors(schema->tensors.size());
-  for (size_t i = 0; i < all_tensors.size(); ++i) all_tensors[i] = i;
-  SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, building));
+  std::iota(all_tensors.begin(), all_tensors.end(), size_t{0});
+  SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, folder));
 
   const StateReader reader(schema->tensors, *base.bytes, &base.chain);
   SILT_ASSIGN(
-      const Rebuilt rebuilt,
+      Rebuilt rebuilt,
       rebuild(reader, all_tensors, {options.threads, options.memory_bytes, options.progress, {}},
               [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
                 return files.write(tensor, offset, words);
@@ -106,21 +94,42 @@ Result<CheckoutReport> Bucket::checkout(const Version& version, const fs::path& 
   if (state_root(state_rows(schema->tensors, rebuilt.after)) != commit.root) {
     return Error{Code::kCorrupt, "what was rebuilt is not " + commit.id.name()};
   }
-  CheckoutReport report;
-  report.bytes_fetched = base.fetched_bytes;
-  report.bytes_written = files.bytes_written();
-  report.files = schema->files.size() + schema->companions.size();
   SILT_TRY(files.finish(options.threads));
+  report->version = commit.version();
+  report->bytes_fetched = base.fetched_bytes;
+  report->bytes_written = files.bytes_written();
+  report->files = schema->files.size() + schema->companions.size();
   for (const CompanionRef& companion : schema->companions) {
-    SILT_ASSIGN(const std::string content, fetch_companion(*store_, companion));
-    SILT_TRY(write_new_file(building / companion.path, as_bytes(content)));
-    report.bytes_fetched += content.size();
-    report.bytes_written += content.size();
+    SILT_ASSIGN(const std::string content, fetch_companion(*bucket.store(), companion));
+    SILT_TRY(write_new_file(folder / companion.path, as_bytes(content)));
+    report->bytes_fetched += content.size();
+    report->bytes_written += content.size();
   }
-  SILT_TRY(sync_folders(building));
+  SILT_TRY(sync_folders(folder));
+  return std::move(rebuilt.after);
+}
+
+Result<CheckoutReport> Bucket::checkout(const Version& version, const fs::path& target,
+                                        const CheckoutOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  fs::path folder = fs::absolute(target).lexically_normal();
+  if (folder.filename().empty()) folder = folder.parent_path();
+  SILT_ASSIGN(const bool occupied, is_occupied(folder));
+  if (occupied && !options.replace) {
+    return Error{Code::kConflict, "'" + target.string() +
+                                      "' is not empty; name another folder, or replace it "
+                                      "with --force"};
+  }
+  SILT_ASSIGN(const Commit commit, history_.read(version.id));
+  SILT_TRY(make_directories(folder.parent_path()));
+  const fs::path building =
+      folder.parent_path() / unique_name("." + folder.filename().string() + ".new-");
+  Unfinished unfinished(building);
+  SILT_TRY(make_directories(building));
+  CheckoutReport report;
+  SILT_TRY(write_version(*this, commit, building, options, &report));
   SILT_TRY(install(building, folder, occupied));
   unfinished.keep();
-  report.version = commit.version();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

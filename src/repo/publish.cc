@@ -318,6 +318,7 @@ Result<PublishReport> Publisher::run() {
   if (anchor_is_due()) SILT_TRY(write_new_anchor());
   SILT_TRY(write_schema());
   SILT_TRY(shorten_lists());
+  SILT_TRY(next_.check_unchanged());
   SILT_TRY(commit());
   remember();
   report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -1,0 +1,89 @@
+// The follower: a loop over stage and commit.
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <thread>
+
+#include "base/try.h"
+#include "siltstone/replica.h"
+
+namespace siltstone {
+namespace {
+
+bool stopped(const FollowOptions& options) {
+  return options.stop != nullptr && options.stop->load();
+}
+
+// Sleeps in short pieces so that a stop is seen.
+void pause(double seconds, const FollowOptions& options) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                      std::chrono::duration<double>(seconds));
+  constexpr auto kPiece = std::chrono::milliseconds(50);
+  while (!stopped(options) && Clock::now() < end) {
+    std::this_thread::sleep_for(std::min<Clock::duration>(kPiece, end - Clock::now()));
+  }
+}
+
+// A follower never goes back on its branch: an older head means that the bucket lost or hides some.
+Status check_forward(const std::optional<Version>& held, const Version& head) {
+  if (!held || held->id.branch != head.id.branch || head.id.seq >= held->id.seq) return {};
+  return Error{Code::kCorrupt, "the branch's head is " + head.id.name() + ", older than " +
+                                   held->id.name() +
+                                   ", which is held already: the bucket has lost "
+                                   "versions"};
+}
+
+// One step; empty if there is nothing new.
+Result<std::optional<FollowStep>> advance(Replica& replica, Repository& repository,
+                                          const FollowOptions& options) {
+  Result<Version> found = repository.head(options.branch);
+  // The branch may get its first version later.
+  if (!found && found.error().code == Code::kNotFound) return std::optional<FollowStep>();
+  if (!found) return std::move(found).error();
+  Version head = *std::move(found);
+  if (options.until_seq && head.id.seq > *options.until_seq) {
+    SILT_ASSIGN(head,
+                repository.resolve(options.branch + "@" + std::to_string(*options.until_seq)));
+  }
+  const std::optional<Version> held = replica.version();
+  SILT_TRY(check_forward(held, head));
+  if (held && held->id == head.id && !options.stage.repair) return std::optional<FollowStep>();
+  FollowStep step;
+  if (held) step.from = held->id;
+  SILT_ASSIGN(std::unique_ptr<Staged> staged, replica.stage(repository, head, options.stage));
+  step.bytes_fetched = staged->bytes_fetched();
+  step.stage_seconds = staged->seconds();
+  step.commit = replica.commit(std::move(staged));
+  SILT_TRY(step.commit.status);
+  return std::optional<FollowStep>(std::move(step));
+}
+
+}  // namespace
+
+Status follow(Replica& replica, Repository& repository, const FollowOptions& given,
+              const std::function<Status(const FollowStep&)>& on_version) {
+  FollowOptions options = given;
+  std::mt19937_64 random{std::random_device{}()};
+  std::uniform_real_distribution<double> jitter(0.5, 1.5);
+  double waits = 0;  // failures in a row stretch the interval
+  while (!stopped(options)) {
+    Result<std::optional<FollowStep>> step = advance(replica, repository, options);
+    if (!step && step.error().code != Code::kUnavailable) return std::move(step).error();
+    waits = step ? 0 : std::min(waits + 1, 5.0);
+    if (step && *step) {
+      options.stage.repair = false;
+      SILT_TRY(on_version(**step));
+      continue;  // there may be a newer one already
+    }
+    const std::optional<Version> held = replica.version();
+    if (options.until_seq && held && held->id.branch == options.branch &&
+        held->id.seq >= *options.until_seq) {
+      return {};
+    }
+    pause(options.interval_seconds * jitter(random) * (1 << static_cast<int>(waits)), options);
+  }
+  return {};
+}
+
+}  // namespace siltstone
