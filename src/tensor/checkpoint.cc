@@ -19,7 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
 constexpr std::string_view kPlainFile = "model.safetensors";
 constexpr std::string_view kPlainIndex = "model.safetensors.index.json";
 
