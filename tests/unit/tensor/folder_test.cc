@@ -222,7 +222,7 @@ TEST_F(Folder, TensorInTwoFilesIsRefused) {
   folder_.write("b.safetensors", make_file({{"w", "d"}}));
   EXPECT_EQ(refusal(Code::kCorrupt),
             "tensor 'w' stands in both 'a.safetensors' and 'b.safetensors' of 'DIR'; a model has "
-            "each tensor once");
+            "each tensor once: name one file alone");
 }
 
 class Sharded : public Folder {
