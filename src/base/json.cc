@@ -65,6 +65,10 @@ Result<Json> parse_json(std::string_view text, JsonLimits limits) {
                                      " bytes, at most " + std::to_string(limits.bytes) +
                                      " are allowed"};
   }
+  // The parser takes a NUL byte for the end of its input and would not see what stands behind it.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return Error{Code::kCorrupt, "JSON text has a NUL byte at byte " + std::to_string(nul)};
+  }
   Guard guard(limits.depth);
   Json value = Json::parse(
       text,

@@ -19,7 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
 constexpr std::string_view kPlainFile = "model.safetensors";
 constexpr std::string_view kPlainIndex = "model.safetensors.index.json";
 
@@ -124,7 +123,8 @@ Status FileCheckpoint::add(std::vector<OpenFile> files) {
       return Error{Code::kCorrupt, "tensor " + quote(entry.info.name) + " stands in both " +
                                        quote(files[places_.back().file].weights.path) + " and " +
                                        quote(files[ref.file].weights.path) + " of '" +
-                                       root_.string() + "'; a model has each tensor once"};
+                                       root_.string() +
+                                       "'; a model has each tensor once: name one file alone"};
     }
     const uint64_t offset = files[ref.file].data_start_bytes() + entry.offset_bytes;
     files[ref.file].weights.entries[ref.entry] = {tensors_.size(), offset};

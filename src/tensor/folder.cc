@@ -130,6 +130,11 @@ Status Lister::add_file(const std::string& path, const std::string& name, uint64
     skip(path, "weights or data in another format");
     listing_.foreign.push_back(path);
   } else if (size_bytes > kMaxCompanionBytes) {
+    if (depth == 0 && name.ends_with(kIndexSuffix)) {
+      return Error{Code::kUnsupported, "the index '" + (root_ / path).string() + "' has " +
+                                           std::to_string(size_bytes) + " bytes, at most " +
+                                           std::to_string(kMaxCompanionBytes) + " are read"};
+    }
     skip(path, format_bytes(size_bytes) + ", companions have at most " +
                    format_bytes(kMaxCompanionBytes));
   } else if (listing_.companions.size() == kMaxCompanions) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "siltstone/checkpoint.h"
@@ -14,6 +15,7 @@ namespace siltstone {
 
 inline constexpr uint64_t kMaxCompanionBytes = uint64_t{64} << 20;
 inline constexpr size_t kMaxCompanions = 1'000;
+inline constexpr std::string_view kIndexSuffix = ".safetensors.index.json";
 inline constexpr int kMaxFolderDepth = 4;
 inline constexpr size_t kMaxFolderEntries = 100'000;
 

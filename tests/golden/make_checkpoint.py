@@ -2,7 +2,8 @@
 """Writes the golden files of docs/format/checkpoint.md beside itself, and the corpus of the fuzz
 target, from struct and json alone: a second writer of the format.
 
-    make_checkpoint.py [FOLDER]     FOLDER instead of tests/golden; the corpus goes to FOLDER/corpus
+    make_checkpoint.py            writes them
+    make_checkpoint.py --check    fails if what it would write differs from what is there
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import pathlib
 import struct
 import sys
+import tempfile
 
 BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8,
         "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16,
@@ -342,9 +344,31 @@ def write_tree(golden, corpus):
         (corpus / name).write_bytes(struct.pack("<Q", len(data)) + header)
 
 
+def check(golden, corpus):
+    """What differs; golden folders may hold nothing else, the corpus may grow."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = pathlib.Path(folder)
+        write_tree(fresh, fresh / "corpus")
+        problems = []
+        for kind in ("read", "refuse", "write"):
+            made, kept = fresh / kind / "checkpoint", golden / kind / "checkpoint"
+            names = {p.name for p in made.iterdir()} | {p.name for p in kept.iterdir()}
+            problems += [kept / n for n in sorted(names) if not same(made / n, kept / n)]
+        problems += [corpus / p.name for p in sorted((fresh / "corpus").iterdir())
+                     if not same(p, corpus / p.name)]
+        return problems
+
+
+def same(a, b):
+    return a.exists() and b.exists() and a.read_bytes() == b.read_bytes()
+
+
 if __name__ == "__main__":
     here = pathlib.Path(__file__).resolve().parent
-    if len(sys.argv) > 1:
-        write_tree(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1]) / "corpus")
-    else:
-        write_tree(here, here.parent.parent / "fuzz/corpus/safetensors_header")
+    inputs = here.parent.parent / "fuzz/corpus/safetensors_header"
+    if sys.argv[1:] == ["--check"]:
+        wrong = check(here, inputs)
+        for path in wrong:
+            print("differs from what make_checkpoint.py writes:", path)
+        sys.exit(1 if wrong else 0)
+    write_tree(here, inputs)
