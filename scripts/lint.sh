@@ -4,7 +4,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
 
-python3 scripts/check_layers.py || failed=1
+python3 scripts/check_layers.py --self-test || failed=1
+python3 scripts/check_docs.py || failed=1
 
 mapfile -t sources < <(git ls-files '*.cc' '*.h')
 clang-format-14 --dry-run --Werror "${sources[@]}" || failed=1
