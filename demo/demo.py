@@ -183,7 +183,7 @@ class Demo:
         if stream == "train":
             return line["step"]
         version = line.get("to" if stream == "follow" else "version")
-        return int(version.rpartition("@")[2]) if isinstance(version, str) else None
+        return None if version is None else int(str(version).rpartition("@")[2])
 
     def check_time(self, progress):
         now = time.monotonic()
@@ -295,7 +295,7 @@ class Demo:
         print("loss on held-out text: " + " -> ".join(
             f"{row['held_out_loss']:.4f}" for row in self.rows if row["held_out_loss"] is not None)
             + ("" if last < first else " (it did not fall)"))
-        summary = {"rows": self.rows, "bucket_bytes": bucket_bytes, "verify": report,
+        summary = {"machine": machine(), "rows": self.rows, "bucket_bytes": bucket_bytes, "verify": report,
                    "checkpoint_bytes": checkpoints, "follower_fetched_bytes": fetched}
         (self.run / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
@@ -310,6 +310,12 @@ def sha256_of(path):
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def machine():
+    models = {line.partition(":")[2].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
+              if line.startswith("model name")}
+    return f"{os.cpu_count()} cores, {', '.join(sorted(models)) or 'unknown processor'}"
 
 
 def interrupted(number, _frame):
