@@ -13,6 +13,7 @@
 namespace siltstone {
 
 inline constexpr size_t kSectionHeaderBytes = 104;
+inline constexpr uint64_t kSectionAlignment = 16;  // of section lengths and block payloads
 
 struct SectionHeader {
   DType dtype = DType::kU8;
@@ -31,8 +32,16 @@ struct SectionHeader {
   uint64_t blocks() const { return ceil_div(elements(), uint64_t{1} << log2_block); }
 };
 
-// Parses and bounds the first kSectionHeaderBytes bytes. kCorrupt or kUnsupported.
+// Parses and bounds the first kSectionHeaderBytes bytes. kCorrupt, or kUnsupported for what a newer
+// or larger implementation may read. The codec's id is not looked up.
 Result<SectionHeader> parse_section_header(ByteSpan bytes);
+
+// Cuts the bytes of a pack entry into its sections by their headers, and refuses tiles that
+// overlap.
+Result<std::vector<ByteSpan>> split_sections(ByteSpan entry);
+
+// kCorrupt if two of the tiles share an element: applying them in parallel would race.
+Status check_disjoint(std::vector<Tile> tiles);
 
 // Encodes a tile with the codec whose result is smallest (or with `forced`). Appends a section to
 // `out` whose length is a multiple of 16. REQUIRES: change.changed() > 0.

@@ -1,0 +1,119 @@
+#include "delta/codecs/guess.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "base/bytes.h"
+#include "delta/codecs/block_view.h"
+#include "delta/codecs/word_steps.h"
+
+namespace siltstone {
+namespace {
+
+constexpr uint64_t kSamples = 4096;        // elements or changes looked at
+constexpr uint64_t kStretch = 64;          // neighbouring ones taken together
+constexpr uint64_t kStreamHeadBytes = 40;  // frame header and entropy table of one zstd stream
+constexpr unsigned kFraction = 8;          // logarithms carry this many fractional bits
+
+// log2(value) in units of 2^-kFraction, linear between powers of two. REQUIRES: value > 0.
+uint64_t log2_fixed(uint64_t value) {
+  const auto octave = static_cast<unsigned>(std::bit_width(value)) - 1;
+  const uint64_t mantissa =
+      octave >= kFraction ? value >> (octave - kFraction) : value << (kFraction - octave);
+  return (uint64_t{octave} << kFraction) + mantissa - (uint64_t{1} << kFraction);
+}
+
+// Bits (in units of 2^-kFraction) that an order-0 coder needs for the counted symbols.
+template <size_t N>
+uint64_t entropy_fixed(const std::array<uint32_t, N>& counts) {
+  uint64_t total = 0;
+  for (const uint32_t count : counts) total += count;
+  if (total == 0) return 0;
+  const uint64_t log_total = log2_fixed(total);
+  uint64_t bits = 0;
+  for (const uint32_t count : counts)
+    if (count != 0) bits += count * (log_total - log2_fixed(count));
+  return bits;
+}
+
+// Calls visit(index) for about kSamples of `count` things, in stretches spread evenly.
+template <class Visit>
+uint64_t sample(uint64_t count, Visit visit) {
+  const uint64_t stretches = std::min(ceil_div(count, kStretch), kSamples / kStretch);
+  uint64_t visited = 0;
+  for (uint64_t i = 0; i < stretches; ++i) {
+    const uint64_t begin = count / stretches * i;
+    const uint64_t end = std::min(begin + kStretch, count);
+    for (uint64_t at = begin; at < end; ++at, ++visited) visit(at);
+  }
+  return visited;
+}
+
+uint64_t scaled(uint64_t bits_fixed, uint64_t sampled, uint64_t count) {
+  return sampled == 0 ? 0 : (bits_fixed >> kFraction) * count / sampled / 8;
+}
+
+// Bits of the steps of sampled changes: an entropy-coded size class and raw bits below it.
+template <class W>
+uint64_t step_bits_fixed(const TileChange& change, uint64_t* sampled) {
+  const WordRanks<W> ranks(dtype_info(change.dtype).order);
+  std::array<uint32_t, 130> classes{};
+  uint64_t raw_bits = 0;
+  uint64_t run = 0;
+  *sampled = sample(change.changed(), [&](uint64_t index) {
+    while (change.run_ends[run] <= index) ++run;
+    const uint64_t position = run * kRunElements + change.positions[index];
+    const auto from = load_le<W>(change.old_words.data() + position * sizeof(W));
+    const auto to = load_le<W>(change.changed_words.data() + index * sizeof(W));
+    const auto step = ranks.step(from, to);
+    const W far = static_cast<W>((step < 0 ? W(W{0} - W(step)) : W(step)) - 1);
+    const auto size = static_cast<unsigned>(std::bit_width(far));
+    raw_bits += size > 1 ? size - 1 : 0;
+    ++classes[2 * size + (step < 0 ? 1 : 0)];
+  });
+  return entropy_fixed(classes) + (raw_bits << kFraction);
+}
+
+}  // namespace
+
+uint64_t guess_step_bytes(const TileChange& change) {
+  uint64_t sampled = 0;
+  const uint64_t step_bits = with_word_type(dtype_info(change.dtype).word_bytes, [&](auto word) {
+    return step_bits_fixed<decltype(word)>(change, &sampled);
+  });
+  uint64_t bytes = scaled(step_bits, sampled, change.changed());
+  for (uint64_t block = 0; block < change.blocks(); ++block) {
+    const uint64_t changed = block_changes(change, block).count();
+    if (changed == 0) continue;
+    // The entropy of a set of that density: log2(elements / changed) per change, and for the
+    // unchanged ones log2(e) per change, which fades as nothing is left unchanged.
+    constexpr uint64_t kLog2E = 369;  // in units of 2^-kFraction
+    const uint64_t elements = block_elements(change.elements, change.log2_block, block);
+    const uint64_t bits = changed * (log2_fixed(elements) - log2_fixed(changed)) +
+                          changed * (elements - changed) / elements * kLog2E;
+    bytes += (bits >> kFraction) / 8 + std::min(kStreamHeadBytes, changed);
+  }
+  return bytes;
+}
+
+uint64_t guess_dense_bytes(const TileChange& change) {
+  const unsigned word_bytes = dtype_info(change.dtype).word_bytes;
+  uint64_t elements = 0;  // of the blocks that have changes
+  uint64_t bytes = 0;
+  for (uint64_t block = 0; block < change.blocks(); ++block) {
+    if (block_changes(change, block).count() == 0) continue;
+    elements += block_elements(change.elements, change.log2_block, block);
+    bytes += kStreamHeadBytes * word_bytes;
+  }
+  for (unsigned plane = 0; plane < word_bytes; ++plane) {
+    std::array<uint32_t, 256> counts{};
+    const uint64_t sampled = sample(change.elements, [&](uint64_t element) {
+      ++counts[static_cast<uint8_t>(change.new_words[element * word_bytes + plane])];
+    });
+    bytes += std::min(scaled(entropy_fixed(counts), sampled, elements), elements);
+  }
+  return bytes;
+}
+
+}  // namespace siltstone

@@ -1,0 +1,118 @@
+#include "delta/codecs/stream.h"
+
+#include <zstd.h>
+
+#include <memory>
+#include <string>
+
+#include "base/try.h"
+
+namespace siltstone {
+namespace {
+
+// Level 1: token streams hold hardly any repeats, only skewed bytes, and higher levels make them
+// larger while they search.
+constexpr int kLevel = 1;
+constexpr uint64_t kMaxWindowBytes = uint64_t{1} << 24;
+
+struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+  void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
+};
+
+ZSTD_CCtx* compressor() {
+  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
+  return context.get();
+}
+
+ZSTD_DCtx* decompressor() {
+  thread_local const std::unique_ptr<ZSTD_DCtx, FreeContext> context(ZSTD_createDCtx());
+  return context.get();
+}
+
+Error corrupt(const char* what, const std::string& problem) {
+  return {Code::kCorrupt, std::string(what) + " stream: " + problem};
+}
+
+// The window a frame asks for, from its first bytes (RFC 8878, 3.1.1.1). Frames of a single
+// segment, which have no window field, need their content size. REQUIRES: the frame's header was
+// accepted by zstd.
+uint64_t window_bytes(ByteSpan frame, uint64_t content_bytes) {
+  const auto descriptor = static_cast<uint8_t>(frame[4]);
+  const bool single_segment = (descriptor & 0x20) != 0;
+  if (single_segment) return content_bytes;
+  const auto window = static_cast<uint8_t>(frame[5]);
+  const uint64_t base = uint64_t{1} << (10 + (window >> 3));
+  return base + (base >> 3) * (window & 7);
+}
+
+Status check_frame(ByteSpan frame, uint64_t content_bytes, const char* what) {
+  constexpr size_t kShortestFrame = 9;
+  constexpr uint32_t kFrameMagic = 0xFD2FB528;
+  if (frame.size() < kShortestFrame || load_le<uint32_t>(frame.data()) != kFrameMagic)
+    return corrupt(what, "expected a zstd frame, found other bytes");
+  const unsigned long long stated = ZSTD_getFrameContentSize(frame.data(), frame.size());
+  if (stated == ZSTD_CONTENTSIZE_ERROR) return corrupt(what, "broken zstd frame header");
+  if (stated == ZSTD_CONTENTSIZE_UNKNOWN)
+    return corrupt(what, "zstd frame does not state its content size");
+  if (stated != content_bytes)
+    return corrupt(what, "zstd frame holds " + std::to_string(stated) + " bytes, expected " +
+                             std::to_string(content_bytes));
+  if ((static_cast<uint8_t>(frame[4]) & 3) != 0)
+    return corrupt(what, "zstd frame asks for a dictionary");
+  if ((static_cast<uint8_t>(frame[4]) & 4) != 0)
+    return corrupt(what, "zstd frame carries a content checksum, which streams must not");
+  const uint64_t window = window_bytes(frame, content_bytes);
+  if (window > kMaxWindowBytes)
+    return corrupt(what, "zstd window of " + std::to_string(window) + " bytes, at most " +
+                             std::to_string(kMaxWindowBytes) + " allowed");
+  const size_t frame_bytes = ZSTD_findFrameCompressedSize(frame.data(), frame.size());
+  if (ZSTD_isError(frame_bytes)) return corrupt(what, "broken zstd frame");
+  if (frame_bytes != frame.size())
+    return corrupt(what, "zstd frame of " + std::to_string(frame_bytes) + " bytes in a stream of " +
+                             std::to_string(frame.size()));
+  return {};
+}
+
+}  // namespace
+
+Result<uint32_t> append_stream(ByteSpan bytes, std::vector<std::byte>* out) {
+  const size_t start = out->size();
+  ZSTD_CCtx* context = compressor();
+  if (context == nullptr) return Error{Code::kInternal, "zstd gave no compression context"};
+  // Room for one byte less than plain: zstd gives up as soon as it cannot win.
+  const size_t room = bytes.empty() ? 0 : bytes.size() - 1;
+  out->resize(start + bytes.size());
+  ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, kLevel);
+  const size_t stored =
+      ZSTD_compress2(context, out->data() + start, room, bytes.data(), bytes.size());
+  if (ZSTD_isError(stored)) {
+    if (!bytes.empty()) std::memcpy(out->data() + start, bytes.data(), bytes.size());
+    return static_cast<uint32_t>(bytes.size());
+  }
+  out->resize(start + stored);
+  return static_cast<uint32_t>(stored);
+}
+
+Status read_stream(ByteSpan stored, MutByteSpan out, const char* what) {
+  if (stored.size() == out.size()) {
+    if (!out.empty()) std::memcpy(out.data(), stored.data(), out.size());
+    return {};
+  }
+  if (stored.size() > out.size())
+    return corrupt(what, std::to_string(stored.size()) + " bytes stored for " +
+                             std::to_string(out.size()) + " bytes of content");
+  SILT_TRY(check_frame(stored, out.size(), what));
+  ZSTD_DCtx* context = decompressor();
+  if (context == nullptr) return Error{Code::kInternal, "zstd gave no decompression context"};
+  const size_t written =
+      ZSTD_decompressDCtx(context, out.data(), out.size(), stored.data(), stored.size());
+  if (ZSTD_isError(written))
+    return corrupt(what, std::string("zstd: ") + ZSTD_getErrorName(written));
+  if (written != out.size())
+    return corrupt(what, "zstd wrote " + std::to_string(written) + " bytes, expected " +
+                             std::to_string(out.size()));
+  return {};
+}
+
+}  // namespace siltstone
