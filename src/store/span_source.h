@@ -1,0 +1,27 @@
+// Bytes in memory as the content of an object.
+#pragma once
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "siltstone/store.h"
+
+namespace siltstone {
+
+// A view: the bytes must outlive it.
+class SpanSource final : public ByteSource {
+ public:
+  explicit SpanSource(ByteSpan bytes) : bytes_(bytes) {}
+  explicit SpanSource(std::string_view text) : bytes_(as_bytes(text)) {}
+
+  uint64_t size_bytes() const override { return bytes_.size(); }
+  Status read(uint64_t offset_bytes, MutByteSpan out) const override {
+    std::ranges::copy(bytes_.subspan(offset_bytes, out.size()), out.begin());
+    return {};
+  }
+
+ private:
+  ByteSpan bytes_;
+};
+
+}  // namespace siltstone
