@@ -15,12 +15,11 @@
 #include "base/try.h"
 #include "store/beneath.h"
 #include "store/names.h"
-#include "store/span_source.h"
+#include "store/sources.h"
 
 namespace siltstone {
 namespace {
 
-constexpr uint64_t kPieceBytes = uint64_t{4} << 20;
 // Folders remembered as durable; a store that meets more forgets them all and syncs again.
 constexpr size_t kMaxDurableFolders = 4096;
 
@@ -55,12 +54,12 @@ class Temporary {
   // fsync may succeed although pages were lost.
   Status fill(const ByteSource& content) {
     const uint64_t size_bytes = content.size_bytes();
-    std::vector<std::byte> piece(std::min(size_bytes, kPieceBytes));
+    std::vector<std::byte> piece(std::min(size_bytes, kMaxPieceBytes));
     for (uint64_t done = 0; done < size_bytes;) {
-      const std::span<std::byte> part(piece.data(), std::min(size_bytes - done, kPieceBytes));
+      const std::span<std::byte> part(piece.data(), std::min(size_bytes - done, kMaxPieceBytes));
       SILT_TRY(content.read(done, part));
       SILT_TRY(file_.write_at(done, part));
-      if (size_bytes > kPieceBytes) file_.start_writeback(done, part.size());
+      if (size_bytes > kMaxPieceBytes) file_.start_writeback(done, part.size());
       done += part.size();
     }
     SILT_TRY(file_.sync());

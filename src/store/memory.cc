@@ -5,15 +5,9 @@
 
 #include "base/try.h"
 #include "store/names.h"
+#include "store/sources.h"
 
 namespace siltstone {
-namespace {
-
-// As for every store: no source is asked for more at once.
-constexpr uint64_t kPieceBytes = uint64_t{4} << 20;
-
-}  // namespace
-
 std::shared_ptr<MemoryStore> MemoryStore::shared(std::string_view name) {
   static std::mutex mutex;
   static std::map<std::string, std::shared_ptr<MemoryStore>, std::less<>> stores;
@@ -52,7 +46,7 @@ Status MemoryStore::create(std::string_view name, const ByteSource& content) {
   if (present.error().code != Code::kNotFound) return present.error();
   auto bytes = std::make_shared<std::vector<std::byte>>(content.size_bytes());
   for (uint64_t done = 0; done < bytes->size();) {
-    const uint64_t piece_bytes = std::min(kPieceBytes, bytes->size() - done);
+    const uint64_t piece_bytes = std::min(kMaxPieceBytes, bytes->size() - done);
     SILT_TRY(content.read(done, std::span(*bytes).subspan(done, piece_bytes)));
     done += piece_bytes;
   }

@@ -15,7 +15,7 @@
 
 #include "base/files.h"
 #include "siltstone/store.h"
-#include "store/span_source.h"
+#include "store/sources.h"
 
 namespace siltstone {
 

@@ -259,7 +259,7 @@ TEST_P(StoreContract, StreamsLargeObjects) {
   constexpr uint64_t kSeed = 5;
   const PatternSource source(kSeed, kSizeBytes);
   ASSERT_EQ(outcome(store_->create("large", source)), "ok");
-  EXPECT_LE(source.largest_read_bytes(), uint64_t{4} << 20);
+  EXPECT_LE(source.largest_read_bytes(), kMaxPieceBytes);
   EXPECT_EQ(*store_->size_bytes("large"), kSizeBytes);
   std::vector<std::byte> piece((3 << 20) + 7);
   uint64_t wrong_bytes = 0;

@@ -1,12 +1,17 @@
-// Bytes in memory as the content of an object.
+// How stores read the content that they are given, and bytes in memory as such content.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "siltstone/store.h"
 
 namespace siltstone {
+
+// No store asks a source for more at once, so that content can be made while it is stored.
+inline constexpr uint64_t kMaxPieceBytes = uint64_t{4} << 20;
 
 // A view: the bytes must outlive it.
 class SpanSource final : public ByteSource {
