@@ -6,7 +6,8 @@
 //
 // Threads: every method may be called from many threads at once. Errors: kNotFound (no object of
 // that name), kConflict (create: it exists), kUnavailable (passing; after a create the outcome is
-// unknown), kPermission, kIo, kCorrupt (object shorter than the range asked for).
+// unknown), kPermission, kIo, kCorrupt (object shorter than the range asked for, or something that
+// is no object in its place). docs/format/store.md has the whole contract.
 #pragma once
 
 #include <cstddef>
@@ -66,8 +67,8 @@ class Store {
   virtual Status remove(std::string_view name) = 0;
 };
 
-// A path, file:///path, or mem://name (process-wide, for tests). A directory is created by
-// Repository::init, never here.
+// A path, file:///path, or mem://name (process-wide, for tests). A directory that does not exist is
+// made by the first object written to it, never here.
 Result<std::shared_ptr<Store>> open_store(std::string_view url);
 
 // Whether `name` is a legal object name: [a-z0-9._-]{1,128}(/...){0,6}, at most 512 bytes, no
