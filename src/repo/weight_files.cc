@@ -1,9 +1,5 @@
 #include "repo/weight_files.h"
 
-#include <fcntl.h>
-
-#include <cerrno>
-
 #include "base/checksum.h"
 #include "base/parallel.h"
 #include "base/try.h"
@@ -22,18 +18,11 @@ Result<WeightFiles> WeightFiles::create(const Schema& schema, const std::vector<
     const WeightFile& file = schema.files[number];
     const std::filesystem::path path = folder / file.path;
     SILT_TRY(make_directories(path.parent_path()));
-    SILT_ASSIGN(File created, File::create(path));
-    // A full disk shows itself now rather than after gigabytes; file systems without the call
-    // show it later.
-    const int error = ::posix_fallocate(created.fd(), 0, static_cast<off_t>(file.size_bytes));
-    if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-      return os_error(error, "reserve " + format_bytes(file.size_bytes) + " for", path);
-    }
+    SILT_ASSIGN(DirectFile created, DirectFile::create(path, file.size_bytes));
     std::byte length[8];
     store_le<uint64_t>(length, file.header.size());
     SILT_TRY(created.write_at(0, length));
     SILT_TRY(created.write_at(sizeof length, as_bytes(file.header)));
-    SILT_TRY(created.resize(file.size_bytes));
     out.bytes_written_ += file.size_bytes;
     out.files_[number] = std::move(created);
   }
@@ -42,13 +31,9 @@ Result<WeightFiles> WeightFiles::create(const Schema& schema, const std::vector<
 
 Status WeightFiles::write(size_t tensor, uint64_t offset_bytes, ByteSpan words) {
   const FilePlace& place = places_[tensor];
-  File& file = files_[place.file];
+  DirectFile& file = files_[place.file];
   if (!file.is_open()) return {};
-  const uint64_t at = place.offset_bytes + offset_bytes;
-  SILT_TRY(file.write_at(at, words));
-  // The disk works while the next block is computed, so that the sync at the end is short.
-  file.start_writeback(at, words.size());
-  return {};
+  return file.write_at(place.offset_bytes + offset_bytes, words);
 }
 
 Status WeightFiles::finish(unsigned threads) {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/files.h"
+#include "base/direct_file.h"
 #include "repo/rebuild.h"
 #include "repo/schema.h"
 #include "siltstone/store.h"
@@ -27,7 +27,7 @@ class WeightFiles {
 
  private:
   std::vector<FilePlace> places_;
-  std::vector<File> files_;  // by number in the schema; not open where not chosen
+  std::vector<DirectFile> files_;  // by number in the schema; not open where not chosen
   uint64_t bytes_written_ = 0;
 };
 

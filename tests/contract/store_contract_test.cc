@@ -171,6 +171,10 @@ TEST_P(StoreContract, ListsByPrefixInOrderOfNames) {
 const std::string kLong128(128, 'a');
 
 TEST_P(StoreContract, TakesEveryLegalName) {
+  const std::string component(128, 'b');
+  const std::string longest =
+      component + "/" + component + "/" + component + "/" + component.substr(3);
+  ASSERT_EQ(longest.size(), 512U);
   const std::vector<std::string> legal = {"a",
                                           "0",
                                           "-",
@@ -184,7 +188,7 @@ TEST_P(StoreContract, TakesEveryLegalName) {
                                           "log/main/0.json",
                                           kLong128,
                                           "x/b/c/d/e/f/g",
-                                          "tmp/" + kLong128 + "/" + kLong128 + "/" + kLong128};
+                                          longest};
   for (const std::string& name : legal) {
     EXPECT_TRUE(is_object_name(name)) << name;
     EXPECT_EQ(outcome(create(name, name)), "ok") << name;

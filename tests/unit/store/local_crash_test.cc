@@ -96,10 +96,20 @@ size_t check_whole(LocalStore& store) {
   return objects->size();
 }
 
+uint64_t microseconds_of_one_create() {
+  const ScratchFolder scratch;
+  const auto store = *LocalStore::open(scratch.path() / "bucket");
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(outcome(store->create("obj/0", PatternSource(0, kObjectBytes))), "ok");
+  const auto spent = std::chrono::steady_clock::now() - begin;
+  return static_cast<uint64_t>(
+      std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::microseconds>(spent).count()));
+}
+
 TEST(LocalStoreProcesses, AKilledWriterLeavesWholeObjectsOrNone) {
   constexpr int kRounds = 50;
-  constexpr int kMaxMicroseconds = 25'000;
   std::mt19937 random(20'240'601);
+  const uint64_t create_us = microseconds_of_one_create();
   size_t objects = 0;
   size_t interrupted = 0;
   for (int round = 0; round < kRounds; ++round) {
@@ -113,8 +123,8 @@ TEST(LocalStoreProcesses, AKilledWriterLeavesWholeObjectsOrNone) {
         acknowledged->store(i + 1);
       }
     });
-    const auto pause = std::chrono::microseconds(random() % kMaxMicroseconds);
-    std::this_thread::sleep_for(pause);
+    // Some four objects' time, so that kills fall anywhere in a creation, be it slow or fast here.
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % (4 * create_us)));
     ASSERT_EQ(::kill(child, SIGKILL), 0);
     ASSERT_EQ(wait_for(child), 128 + SIGKILL);
     const auto store = *LocalStore::open(root);
