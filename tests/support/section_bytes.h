@@ -1,6 +1,7 @@
 // Sections put together field by field from docs/format/delta_pack.md, right or wrong at will.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "base/bytes.h"
@@ -13,8 +14,9 @@ using Bytes = std::vector<std::byte>;
 
 template <class T>
 void append_le(T value, Bytes* out) {
-  const auto* bytes = reinterpret_cast<const std::byte*>(&value);
-  out->insert(out->end(), bytes, bytes + sizeof value);
+  std::array<std::byte, sizeof value> bytes;
+  std::memcpy(bytes.data(), &value, sizeof value);
+  for (const std::byte byte : bytes) out->push_back(byte);
 }
 
 template <class T>
