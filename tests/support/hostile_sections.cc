@@ -197,6 +197,7 @@ void add_raw_cases(Cases* cases) {
   raw("raw_positions_descend", raw_payload({7, 6}), 2);
   raw("raw_position_outside_block", raw_payload({100}));
   raw("raw_padding_not_zero", raw_payload({7}) + bytes_of({0, 0, 1}));
+  raw("changes_do_not_add_up", raw_payload({7}), 2);
   raw("raw_bytes_left_over", raw_payload({7}) + Bytes(22));
 }
 

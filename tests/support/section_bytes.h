@@ -89,6 +89,8 @@ inline Result<uint64_t> apply_section(ByteSpan bytes, const WordMatrix& matrix, 
     if (!count) return count.error();
     changed += *count;
   }
+  if (changed != section->header().changed)
+    return Error{Code::kCorrupt, "the blocks' changes do not add up to the section's"};
   return changed;
 }
 
