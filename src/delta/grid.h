@@ -12,7 +12,7 @@
 namespace siltstone {
 
 // Rows = all leading dimensions multiplied, columns = the last; a 1-D tensor is n x 1, a 0-d tensor
-// 1 x 1; sub-byte dtypes are their bytes x 1.
+// 1 x 1; sub-byte dtypes are their bytes x 1; a tensor without elements is 0 x 0.
 struct WordMatrix {
   uint64_t rows = 0;
   uint64_t cols = 0;
@@ -20,6 +20,7 @@ struct WordMatrix {
   uint64_t words() const { return rows * cols; }
 };
 
+// REQUIRES: tensor.size_bytes == tensor_size_bytes(tensor.dtype, tensor.shape).
 WordMatrix word_matrix(const TensorInfo& tensor);
 
 struct Tile {
@@ -33,16 +34,25 @@ struct Tile {
 
 inline constexpr uint64_t kTileBytes = uint64_t{16} << 20;
 
-// Full-width row ranges of at most kTileBytes (or one smallest range if a row is larger), every
-// boundary at a multiple of 8 bytes of the tensor. Empty for a tensor without elements.
+// The rule: Tiles are full-width row ranges of one height, from row 0 on, the last holding the rows
+// that remain. The height is the largest multiple of h rows whose bytes are at most kTileBytes,
+// where h is the smallest number of rows that fill a multiple of 8,192 bytes, or, if those already
+// exceed kTileBytes, the smallest number that fill a multiple of 8 bytes. If these exceed
+// kTileBytes too, they are the height.
+//
+// So every boundary lies at a multiple of 8 bytes of the tensor. Empty for a tensor without
+// elements. REQUIRES: the matrix has fewer than 2^63 bytes.
 std::vector<Tile> default_tiles(const WordMatrix& matrix);
 
-// Byte ranges of the tensor that the elements [begin, end) of the tile occupy, in order: one range
-// if the tile is full width, else one per row touched.
 struct ByteRange {
   uint64_t offset = 0;
   uint64_t length = 0;
+  bool operator==(const ByteRange&) const = default;
 };
+
+// Byte ranges of the tensor that the elements [begin, end) of the tile occupy, in order: one range
+// if the tile is full width, else one per row touched. REQUIRES: the tile lies inside the matrix,
+// and begin <= end <= tile.elements().
 std::vector<ByteRange> tile_ranges(const WordMatrix& matrix, const Tile& tile, uint64_t begin,
                                    uint64_t end);
 

@@ -1,0 +1,76 @@
+// The definition of every kernel, in plain C++: the other sets must give the same bits.
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "delta/kernels/digest_keys.h"
+#include "delta/kernels/sets.h"
+
+namespace siltstone {
+namespace {
+
+constexpr DigestKeys make_digest_keys() {
+  DigestKeys keys{};
+  uint64_t state = kDigestSeed;
+  for (uint64_t& key : keys.key) {
+    key = splitmix64(state);
+    state += kSplitMixStep;
+  }
+  return keys;
+}
+
+template <class Word, bool kRefresh, class Base>
+size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
+                  std::byte* words) {
+  size_t count = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const auto word = load_le<Word>(next + i * sizeof(Word));
+    if (word == load_le<Word>(base + i * sizeof(Word))) continue;
+    positions[count] = static_cast<uint16_t>(i);
+    store_le(words + count * sizeof(Word), word);
+    // Only words that differ are written: the others' cache lines and pages stay clean.
+    if constexpr (kRefresh) store_le(base + i * sizeof(Word), word);
+    ++count;
+  }
+  return count;
+}
+
+template <class Word>
+constexpr Kernels::Diff kDiff = diff_words<Word, false, const std::byte>;
+template <class Word>
+constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<Word, true, std::byte>;
+
+Sum128 digest_words(const std::byte* bytes, size_t n_words, uint64_t first_word) {
+  Sum128 sum;
+  size_t done = 0;
+  while (done < n_words) {
+    const uint64_t block = (first_word + done) / kDigestBlockWords;
+    const size_t begin = (first_word + done) % kDigestBlockWords;
+    const size_t count = std::min<size_t>(n_words - done, kDigestBlockWords - begin);
+    uint64_t a = 0;
+    uint64_t b = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const auto word = load_le<uint64_t>(bytes + (done + i) * sizeof(uint64_t));
+      a += digest_term(word, kDigestKeys.key[begin + i]);
+      b += digest_term(word, kDigestKeys.key[begin + i + kDigestLaneShift]);
+    }
+    sum.a += a * digest_factor_a(block);
+    sum.b += b * digest_factor_b(block);
+    done += count;
+  }
+  return sum;
+}
+
+}  // namespace
+
+constinit const DigestKeys kDigestKeys = make_digest_keys();
+
+constinit const Kernels kScalarKernels = {
+    .name = "scalar",
+    .diff = {kDiff<uint8_t>, kDiff<uint16_t>, kDiff<uint32_t>, kDiff<uint64_t>},
+    .diff_refresh = {kDiffRefresh<uint8_t>, kDiffRefresh<uint16_t>, kDiffRefresh<uint32_t>,
+                     kDiffRefresh<uint64_t>},
+    .digest = digest_words,
+};
+
+}  // namespace siltstone
