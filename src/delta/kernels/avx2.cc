@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "delta/kernels/branch_free.h"
 #include "delta/kernels/digest_keys.h"
 #include "delta/kernels/sets.h"
 
@@ -92,7 +93,7 @@ size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positio
     out.add(i, mask, next);
     if constexpr (kRefresh) {
       // A store that always happens, elsewhere if nothing differs: no branch, no dirty clean line.
-      std::byte* target = mask != 0 ? to : nowhere;
+      std::byte* target = choose_address(mask != 0, to, nowhere);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), x0);
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + 32), x1);
     }

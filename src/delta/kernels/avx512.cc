@@ -4,6 +4,7 @@
 // microcoded on some CPUs, five to ten times slower.
 #include <immintrin.h>
 
+#include "delta/kernels/branch_free.h"
 #include "delta/kernels/digest_keys.h"
 #include "delta/kernels/sets.h"
 
@@ -82,13 +83,17 @@ size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positio
   constexpr size_t kStep = kStepBytes / kWordBytes;
   const __m512i step = _mm512_set1_epi16(static_cast<short>(kStep));
   __m512i at = _mm512_load_si512(kIota);
+  alignas(64) std::byte nowhere[kStepBytes];
   size_t count = 0;
   const auto visit = [&](size_t i, __m512i x, __m512i y) {
     const Mask m = L::differ(x, y);
     _mm512_storeu_si512(words + count * kWordBytes, L::compress(m, x));
     L::positions(positions + count, m, at);
-    // A masked store dirties no line that has not changed.
-    if constexpr (kRefresh) L::store(base + i * kWordBytes, m, x);
+    if constexpr (kRefresh) {
+      // The store always happens, but under an empty mask elsewhere: on a page that is mapped but
+      // not yet written (a file, a fork's memory) even an empty store is a trap of 150 ns.
+      L::store(choose_address(m != 0, base + i * kWordBytes, nowhere), m, x);
+    }
     count += static_cast<size_t>(_mm_popcnt_u64(m));
     at = _mm512_add_epi16(at, step);
   };

@@ -1,0 +1,314 @@
+// Speed of the diff and digest kernels as a share of a plain read in the same rounds, and what it
+// costs to bring the base up to date in each of the ways that survive a failed publish.
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "delta/diff.h"
+#include "delta/grid.h"
+#include "delta/kernels/kernels.h"
+#include "kernels/reads.h"
+#include "paired.h"
+
+namespace siltstone::bench {
+namespace {
+
+constexpr size_t kWord = 2;  // bf16
+constexpr size_t kLog2Word = 1;
+constexpr size_t kRunBytes = kRunElements * kWord;
+// Streams an exact power of two apart slow each other down, so one mapping holds both with a gap:
+// two mappings of their own would lie back to back.
+constexpr size_t kSkewBytes = (1U << 20) + (64U << 10);
+
+struct Options {
+  size_t mib = 512;
+  unsigned rounds = 11;
+  bool json = false;
+};
+
+volatile uint64_t g_sink;
+
+std::byte* map_huge(size_t bytes) {
+  void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED) {
+    std::perror("mmap");
+    std::exit(1);
+  }
+  madvise(map, bytes, MADV_HUGEPAGE);
+  return static_cast<std::byte*>(map);
+}
+
+// Two versions of one long bf16 tensor, and room for the list of their differences.
+class Streams {
+ public:
+  explicit Streams(size_t bytes)
+      : bytes_(bytes), next_(map_huge(2 * bytes + kSkewBytes)), base_(next_ + bytes + kSkewBytes) {
+    std::mt19937_64 random(1);
+    for (size_t i = 0; i < bytes; i += 8) store_le<uint64_t>(next_ + i, random());
+    std::memcpy(base_, next_, bytes);
+  }
+
+  // Makes a uniformly random share of the words differ, in one bit each.
+  void set_density(double density) {
+    std::memcpy(base_, next_, bytes_);
+    changed_.clear();
+    std::mt19937_64 random(2);
+    std::uniform_real_distribution<double> uniform(0, 1);
+    const double scale = 1 / std::log1p(-density);
+    const auto words = static_cast<double>(bytes_ / kWord);
+    for (double at = -1;;) {
+      at += 1 + std::floor(std::log1p(-uniform(random)) * scale);
+      if (at >= words) break;
+      changed_.push_back(static_cast<uint32_t>(at));
+    }
+    const size_t room = changed_.size() + kRunElements + kDiffSlack;
+    if (positions_.size() < room) {
+      positions_.assign(room, 1);
+      words_.assign(room * kWord, std::byte{1});
+      old_words_ = words_;
+    }
+    restore_base();
+  }
+
+  void restore_base() {
+    for (const uint32_t i : changed_) {
+      std::byte* word = base_ + size_t{i} * kWord;
+      store_le<uint16_t>(word, load_le<uint16_t>(next_ + size_t{i} * kWord) ^ 1);
+    }
+  }
+
+  // Runs the kernel over the stream as publish does: tile by tile, each tile's list in the same
+  // memory. `keep` lets the list of the whole stream pile up instead.
+  template <class Kernel>
+  void diff(Kernel kernel, bool keep) {
+    size_t total = 0;
+    size_t count = 0;
+    run_ends_.clear();
+    for (size_t at = 0; at < bytes_; at += kRunBytes) {
+      if (!keep && at % kTileBytes == 0) {
+        total += count;
+        count = 0;
+      }
+      count += kernel(next_ + at, base_ + at, kRunElements, positions_.data() + count,
+                      words_.data() + count * kWord);
+      if (keep) run_ends_.push_back(count);
+    }
+    check(total + count);
+  }
+
+  // Writes the kept list's words, new or saved old ones, into the base.
+  void scatter(const std::vector<std::byte>& words) {
+    size_t i = 0;
+    for (size_t run = 0; run < run_ends_.size(); ++run) {
+      scatter_run(base_ + run * kRunBytes, &i, run_ends_[run], words);
+    }
+  }
+
+  // Refreshes run by run, while a run is in cache, and saves the words it overwrites.
+  void diff_saving_old(Kernels::Diff kernel) {
+    size_t count = 0;
+    run_ends_.clear();
+    for (size_t at = 0; at < bytes_; at += kRunBytes) {
+      std::byte* base = base_ + at;
+      const size_t end = count + kernel(next_ + at, base, kRunElements, positions_.data() + count,
+                                        words_.data() + count * kWord);
+      for (size_t i = count; i < end; ++i) {
+        const std::byte* word = base + positions_[i] * kWord;
+        store_le(old_words_.data() + i * kWord, load_le<uint16_t>(word));
+      }
+      scatter_run(base, &count, end, words_);
+      run_ends_.push_back(count);
+    }
+    check(count);
+  }
+
+  size_t bytes() const { return bytes_; }
+  const std::byte* next() const { return next_; }
+  const std::byte* base() const { return base_; }
+  void copy_base() { std::memcpy(base_, next_, bytes_); }
+  const std::vector<std::byte>& new_words() const { return words_; }
+  const std::vector<std::byte>& old_words() const { return old_words_; }
+
+ private:
+  void scatter_run(std::byte* base, size_t* i, size_t end, const std::vector<std::byte>& words) {
+    for (; *i < end; ++*i) {
+      store_le(base + positions_[*i] * kWord, load_le<uint16_t>(words.data() + *i * kWord));
+    }
+  }
+
+  void check(size_t count) const {
+    if (count == changed_.size()) return;
+    std::fprintf(stderr, "bench_kernels: a kernel found %zu changes of %zu\n", count,
+                 changed_.size());
+    std::exit(1);
+  }
+
+  size_t bytes_;
+  std::byte* next_;
+  std::byte* base_;
+  std::vector<uint32_t> changed_;
+  std::vector<uint16_t> positions_;
+  std::vector<std::byte> words_;
+  std::vector<std::byte> old_words_;
+  std::vector<size_t> run_ends_;
+};
+
+class Report {
+ public:
+  explicit Report(bool json) : json_(json) {}
+  ~Report() {
+    if (json_) std::printf("\n]\n");
+  }
+
+  void add(const char* section, double density, const std::string& name, double gb_per_second,
+           double ratio) {
+    if (json_) {
+      std::printf(
+          "%s\n  {\"section\": \"%s\", \"density\": %g, \"name\": \"%s\", \"gb_per_second\": %.2f, "
+          "\"ratio\": %.3f}",
+          first_ ? "[" : ",", section, density, name.c_str(), gb_per_second, ratio);
+    } else {
+      if (section_ != section)
+        std::printf("\n%-8s %8s  %-34s %7s %7s\n", section, "density", "", "GB/s", "ratio");
+      std::printf("%-8s %7.1f%%  %-34s %7.2f %7.3f\n", "", density * 100, name.c_str(),
+                  gb_per_second, ratio);
+      std::fflush(stdout);
+    }
+    section_ = section;
+    first_ = false;
+  }
+
+ private:
+  bool json_;
+  bool first_ = true;
+  std::string_view section_;
+};
+
+// Reports variants from `first` on against the fastest of those before it.
+void report_against_reads(Report* report, const char* section, double density, const Paired& runs,
+                          size_t first, double gigabytes) {
+  size_t best = 0;
+  for (size_t i = 1; i < first; ++i) {
+    if (runs.seconds(i) < runs.seconds(best)) best = i;
+  }
+  report->add(section, density, runs.name(best), gigabytes / runs.seconds(best), 1);
+  for (size_t i = first; i < runs.size(); ++i) {
+    report->add(section, density, runs.name(i), gigabytes / runs.seconds(i), runs.speed(i, best));
+  }
+}
+
+void bench_refresh(Streams* streams, const Options& options, Report* report) {
+  for (const double density : {0.001, 0.01, 0.05, 0.1}) {
+    streams->set_density(density);
+    Paired runs;
+    for (const ReadLoop& loop : read_loops()) {
+      runs.add(loop.name, [streams, &loop] {
+        g_sink = loop.two_streams(streams->next(), streams->base(), streams->bytes());
+      });
+    }
+    const size_t first = runs.size();
+    for (const Kernels* set : runnable_kernels()) {
+      runs.add(
+          "diff_refresh, " + std::string(set->name),
+          [=] { streams->diff(set->diff_refresh[kLog2Word], false); },
+          [=] { streams->restore_base(); });
+    }
+    runs.run(options.rounds);
+    report_against_reads(report, "refresh", density, runs, first,
+                         2e-9 * static_cast<double>(streams->bytes()));
+  }
+}
+
+void bench_digest(Streams* streams, const Options& options, Report* report) {
+  Paired runs;
+  for (const ReadLoop& loop : read_loops()) {
+    runs.add(loop.name,
+             [streams, &loop] { g_sink = loop.one_stream(streams->next(), streams->bytes()); });
+  }
+  const size_t first = runs.size();
+  for (const Kernels* set : runnable_kernels()) {
+    runs.add("digest, " + std::string(set->name),
+             [=] { g_sink = set->digest(streams->next(), streams->bytes() / 8, 0).a; });
+  }
+  runs.run(options.rounds);
+  report_against_reads(report, "digest", 0, runs, first,
+                       1e-9 * static_cast<double>(streams->bytes()));
+}
+
+// Ways to have the base hold the new version after a commit and the old one after a failure.
+// Baseline: the fused pass, which cannot go back.
+void bench_promote(Streams* streams, const Options& options, Report* report) {
+  constexpr double kDensity = 0.01;
+  streams->set_density(kDensity);
+  const Kernels& set = *runnable_kernels().back();
+  const auto restore = [=] { streams->restore_base(); };
+  const auto diff = [=, &set] { streams->diff(set.diff[kLog2Word], true); };
+  Paired runs;
+  runs.add(
+      "fused pass", [=, &set] { streams->diff(set.diff_refresh[kLog2Word], true); }, restore);
+  runs.add("diff alone (publish fails)", diff, restore);
+  runs.add(
+      "diff, then scatter the list", [=] { diff(), streams->scatter(streams->new_words()); },
+      restore);
+  runs.add(
+      "diff, then a fused pass",
+      [=, &set] { diff(), streams->diff(set.diff_refresh[kLog2Word], true); }, restore);
+  runs.add(
+      "diff, then copy", [=] { diff(), streams->copy_base(); }, restore);
+  runs.add(
+      "refresh per run, saving old words",
+      [=, &set] { streams->diff_saving_old(set.diff[kLog2Word]); }, restore);
+  runs.add(
+      "the same, then undo (publish fails)",
+      [=, &set] {
+        streams->diff_saving_old(set.diff[kLog2Word]);
+        streams->scatter(streams->old_words());
+      },
+      restore);
+  runs.run(options.rounds);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    report->add("promote", kDensity, runs.name(i),
+                2e-9 * static_cast<double>(streams->bytes()) / runs.seconds(i), runs.speed(i, 0));
+  }
+}
+
+bool parse(int argc, char** argv, Options* options) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i];
+    if (arg == "--json") {
+      options->json = true;
+    } else if (arg == "--mib" && i + 1 < argc) {
+      options->mib = std::strtoul(argv[++i], nullptr, 10);
+    } else if (arg == "--rounds" && i + 1 < argc) {
+      options->rounds = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
+    } else {
+      return false;
+    }
+  }
+  return options->mib > 0 && options->mib <= 4096 && options->rounds > 0;
+}
+
+}  // namespace
+}  // namespace siltstone::bench
+
+int main(int argc, char** argv) {
+  using namespace siltstone::bench;
+  Options options;
+  if (!parse(argc, argv, &options)) {
+    std::fprintf(stderr, "usage: bench_kernels [--mib 1..4096] [--rounds N] [--json]\n");
+    return 2;
+  }
+  Streams streams(options.mib << 20);
+  Report report(options.json);
+  bench_refresh(&streams, options, &report);
+  bench_digest(&streams, options, &report);
+  bench_promote(&streams, options, &report);
+}
