@@ -1,6 +1,6 @@
-// Writes model folders OUT/base and OUT/next whose bf16 words differ as real optimizer steps make them
-// differ: the chance of a change halves with every binade of the old weight (saturating at one), and a
-// change is one step up or down, rarely more. Deterministic for the same arguments.
+// Writes model folders OUT/base and OUT/next whose bf16 words differ as real optimizer steps make
+// them differ: the chance of a change halves with every binade of the old weight (saturating at
+// one), and a change is one step up or down, rarely more. Deterministic for the same arguments.
 //
 //   make_states OUT MIB DENSITY      for example: make_states /tmp/states 2048 0.01
 #include <algorithm>
@@ -47,7 +47,8 @@ uint16_t draw_weight(Random& random) {
   return static_cast<uint16_t>(word >> 16);
 }
 
-// Chance of a change per exponent, scaled so that a state with these exponents changes at `density`.
+// Chance of a change per exponent, scaled so that a state with these exponents changes at
+// `density`.
 std::array<double, 256> change_chances(const std::vector<uint16_t>& sample, double density) {
   std::array<double, 256> share{};
   for (const uint16_t word : sample) share[(word >> 7) & 0xFF] += 1.0 / double(sample.size());

@@ -37,12 +37,13 @@ inline constexpr unsigned kDefaultLog2Block = 20;
 struct TileChange {
   DType dtype = DType::kU8;
   uint64_t elements = 0;
-  unsigned log2_block = kDefaultLog2Block;   // at least 16: a block is a whole number of runs
-  std::span<const std::byte> old_words;      // elements * word_bytes
-  std::span<const std::byte> new_words;      // elements * word_bytes
-  std::span<const uint16_t> positions;       // of all runs, ascending inside each run
-  std::span<const uint64_t> run_ends;        // per run: end of its part of `positions`
-  std::span<const std::byte> changed_words;  // new words, parallel to `positions`
+  unsigned log2_block = kDefaultLog2Block;    // at least 16: a block is a whole number of runs
+  std::span<const std::byte> old_words;       // elements * word_bytes
+  std::span<const std::byte> new_words;       // elements * word_bytes
+  std::span<const uint16_t> positions;        // of all runs, ascending inside each run
+  std::span<const uint64_t> run_ends;         // per run: end of its part of `positions`
+  std::span<const std::byte> changed_words;   // new words, parallel to `positions`
+  std::span<const std::byte> replaced_words;  // old words, parallel to `positions`
   uint64_t changed() const { return positions.size(); }
   uint64_t blocks() const { return (elements + (1ULL << log2_block) - 1) >> log2_block; }
 };

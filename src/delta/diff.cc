@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "delta/kernels/kernels.h"
 
@@ -22,26 +23,54 @@ void ChangeList::clear(unsigned word_bytes) {
   run_ends_.clear();
 }
 
+// Right behind the comparison, while the run is in the cache.
+void ChangeList::gather_replaced(uint64_t begin, const std::byte* base) {
+  const auto gather = [&](auto word) {
+    using Word = decltype(word);
+    for (uint64_t i = begin; i < changed_; ++i) {
+      std::memcpy(replaced_.data() + i * sizeof(Word), base + positions_[i] * sizeof(Word),
+                  sizeof(Word));
+    }
+  };
+  switch (word_bytes_) {
+    case 1:
+      return gather(uint8_t{});
+    case 2:
+      return gather(uint16_t{});
+    case 4:
+      return gather(uint32_t{});
+    default:
+      return gather(uint64_t{});
+  }
+}
+
 template <class Kernel, class Base>
-void ChangeList::append_runs(Kernel kernel, ByteSpan next, Base* base) {
+void ChangeList::append_runs(Kernel kernel, ByteSpan next, Base* base, bool keep_replaced) {
   const uint64_t elements = next.size() / word_bytes_;
   for (uint64_t begin = 0; begin < elements; begin += kRunElements) {
     const size_t run = std::min(kRunElements, elements - begin);
     const size_t room = changed_ + run + kDiffSlack;
     grow(&positions_, room);
     grow(&words_, room * word_bytes_);
+    const uint64_t before = changed_;
     changed_ += kernel(next.data() + begin * word_bytes_, base + begin * word_bytes_, run,
                        positions_.data() + changed_, words_.data() + changed_ * word_bytes_);
+    if (keep_replaced) {
+      grow(&replaced_, changed_ * word_bytes_);
+      gather_replaced(before, base + begin * word_bytes_);
+    }
     run_ends_.push_back(changed_);
   }
 }
 
 void ChangeList::append(ByteSpan next, ByteSpan base) {
-  append_runs(kernels().diff[std::countr_zero(word_bytes_)], next, base.data());
+  append_runs(kernels().diff[std::countr_zero(word_bytes_)], next, base.data(),
+              /*keep_replaced=*/true);
 }
 
 void ChangeList::append_refresh(ByteSpan next, MutByteSpan base) {
-  append_runs(kernels().diff_refresh[std::countr_zero(word_bytes_)], next, base.data());
+  append_runs(kernels().diff_refresh[std::countr_zero(word_bytes_)], next, base.data(),
+              /*keep_replaced=*/false);
 }
 
 }  // namespace siltstone

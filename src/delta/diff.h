@@ -26,15 +26,19 @@ class ChangeList {
   std::span<const uint16_t> positions() const { return {positions_.data(), changed_}; }
   std::span<const uint64_t> run_ends() const { return run_ends_; }
   ByteSpan words() const { return {words_.data(), changed_ * word_bytes_}; }
+  // The words of `base` at the changed positions; not kept by append_refresh.
+  ByteSpan replaced_words() const { return {replaced_.data(), changed_ * word_bytes_}; }
 
  private:
   template <class Kernel, class Base>
-  void append_runs(Kernel kernel, ByteSpan next, Base* base);
+  void append_runs(Kernel kernel, ByteSpan next, Base* base, bool keep_replaced);
+  void gather_replaced(uint64_t begin, const std::byte* base);
 
   unsigned word_bytes_;
   uint64_t changed_ = 0;
   std::vector<uint16_t> positions_;
   std::vector<std::byte> words_;
+  std::vector<std::byte> replaced_;
   std::vector<uint64_t> run_ends_;
 };
 

@@ -31,7 +31,7 @@ Status check_metadata(const std::vector<std::pair<std::string, std::string>>& me
   if (kind == nullptr || *kind != "delta")
     return corrupt("siltstone.kind is " + (kind == nullptr ? "absent" : "\"" + *kind + "\"") +
                    ", expected \"delta\"");
-  for (const char* key : {"siltstone.from", "siltstone.to"})
+  for (const char* key : {"siltstone.from"})
     if (find_value(metadata, key) == nullptr)
       return corrupt("no " + std::string(key) + " in its metadata");
   return {};

@@ -169,7 +169,8 @@ Status check_change(const TileChange& change, const Tile& tile) {
       change.log2_block < kMinReadableLog2Block || change.log2_block > kMaxLog2Block ||
       change.old_words.size() != bytes || change.new_words.size() != bytes ||
       change.run_ends.size() != ceil_div(change.elements, kRunElements) ||
-      change.changed_words.size() != change.changed() * dtype_info(change.dtype).word_bytes)
+      change.changed_words.size() != change.changed() * dtype_info(change.dtype).word_bytes ||
+      change.replaced_words.size() != change.changed_words.size())
     return Error{Code::kInternal, "section: a change list that does not fit its tile"};
   return {};
 }

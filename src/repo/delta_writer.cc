@@ -31,21 +31,22 @@ struct Workspace {
   ChangeList changes;
 };
 
-// What the changes add to the sum of a tile that starts at byte `offset_bytes` of its tensor.
-Sum128 sum_of_changes(const ChangeList& changes, ByteSpan old_words, ByteSpan new_words,
-                      unsigned word_bytes, uint64_t offset_bytes) {
-  // Beyond this share nearly every 8-byte word is touched and hashing all of them is faster.
-  constexpr uint64_t kDense = kRunElements / 16;
+// What the changes of the runs from `first_run` on add to the sum of their tensor; called while the
+// words are in the cache. `old_words` starts with that run, at byte `offset_bytes` of the tensor.
+Sum128 sum_of_changes(const ChangeList& changes, size_t first_run, ByteSpan old_words,
+                      ByteSpan new_words, unsigned word_bytes, uint64_t offset_bytes) {
+  // Above one change in a thousand words, hashing every word at memory speed is faster.
+  constexpr uint64_t kSparse = kRunElements / 1024;
   const uint64_t run_bytes = kRunElements * word_bytes;
   Sum128 sum;
-  uint64_t begin = 0;
-  for (size_t run = 0; run < changes.run_ends().size(); ++run) {
+  uint64_t begin = first_run == 0 ? 0 : changes.run_ends()[first_run - 1];
+  for (size_t run = first_run; run < changes.run_ends().size(); ++run) {
     const uint64_t end = changes.run_ends()[run];
-    const uint64_t at = run * run_bytes;
+    const uint64_t at = (run - first_run) * run_bytes;
     const uint64_t length = std::min<uint64_t>(run_bytes, old_words.size() - at);
     const ByteSpan was = old_words.subspan(at, length);
     const ByteSpan is = new_words.subspan(at, length);
-    if (end - begin > kDense) {
+    if (end - begin > kSparse) {
       sum += digest_bytes(is, offset_bytes + at) - digest_bytes(was, offset_bytes + at);
     } else if (end > begin) {
       sum += digest_change(was, is, changes.positions().subspan(begin, end - begin), word_bytes,
@@ -68,7 +69,8 @@ class DeltaWriter {
   Status plan();
   Status encode(const Stretch& stretch, Workspace& work, Encoded* out);
   Status encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
-                     ByteSpan new_words, const Sum128& before, Workspace& work, Encoded* out);
+                     ByteSpan new_words, const Sum128& before, const Sum128& change,
+                     Workspace& work, Encoded* out);
   Result<ByteSpan> next_words(const Stretch& stretch, uint64_t at, uint64_t length,
                               MutByteSpan scratch) const;
   Status collect(const Stretch& stretch, Encoded encoded);
@@ -122,6 +124,7 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
   SILT_TRY(cursor.begin(stretch));
   const std::byte* old_begin = nullptr;
   const std::byte* new_begin = nullptr;
+  Sum128 change;
   for (uint64_t at = 0; !cursor.done();) {
     const uint64_t count = cursor.next_bytes();
     const MutByteSpan scratch =
@@ -132,7 +135,10 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
       old_begin = was.data();
       new_begin = is.data();
     }
+    const size_t first_run = work.changes.run_ends().size();
     work.changes.append(is, was);
+    change += sum_of_changes(work.changes, first_run, was, is, matrix.word_bytes,
+                             stretch.offset_bytes + at);
     at += count;
   }
   SILT_TRY(cursor.finish());
@@ -147,7 +153,7 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
                                         return tile.row_begin * row_bytes < offset;
                                       });
   if (first->rows * row_bytes == length) {
-    return encode_tile(info, *first, old_words, new_words, cursor.after(), work, out);
+    return encode_tile(info, *first, old_words, new_words, cursor.after(), change, work, out);
   }
   // The stretch is a whole tensor, read so because of another grid: it is cut into our own tiles.
   for (const Tile& tile : tiles) {
@@ -156,19 +162,17 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
     const ByteSpan is = new_words.subspan(begin, tile.rows * row_bytes);
     work.changes.clear(matrix.word_bytes);
     work.changes.append(is, was);
-    SILT_TRY(encode_tile(info, tile, was, is, digest_bytes(was, begin), work, out));
+    const Sum128 before = digest_bytes(was, begin);
+    SILT_TRY(encode_tile(info, tile, was, is, before, digest_bytes(is, begin) - before, work, out));
   }
   return {};
 }
 
 Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
-                                ByteSpan new_words, const Sum128& before, Workspace& work,
-                                Encoded* out) {
+                                ByteSpan new_words, const Sum128& before, const Sum128& change,
+                                Workspace& work, Encoded* out) {
   const ChangeList& changes = work.changes;
   if (changes.changed() == 0) return {};
-  const WordMatrix matrix = word_matrix(info);
-  const Sum128 change = sum_of_changes(changes, old_words, new_words, matrix.word_bytes,
-                                       tile.row_begin * matrix.cols * matrix.word_bytes);
   TileChange tile_change;
   tile_change.dtype = info.dtype;
   tile_change.elements = tile.elements();
@@ -177,6 +181,7 @@ Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSp
   tile_change.positions = changes.positions();
   tile_change.run_ends = changes.run_ends();
   tile_change.changed_words = changes.words();
+  tile_change.replaced_words = changes.replaced_words();
   SILT_TRY(
       append_section(tile_change, tile, before, before + change, options_.codec, &out->sections)
           .in("tensor '" + info.name + "'"));

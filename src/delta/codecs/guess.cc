@@ -60,11 +60,8 @@ uint64_t step_bits_fixed(const TileChange& change, uint64_t* sampled) {
   const WordRanks<W> ranks(dtype_info(change.dtype).order);
   std::array<uint32_t, 130> classes{};
   uint64_t raw_bits = 0;
-  uint64_t run = 0;
   *sampled = sample(change.changed(), [&](uint64_t index) {
-    while (change.run_ends[run] <= index) ++run;
-    const uint64_t position = run * kRunElements + change.positions[index];
-    const auto from = load_le<W>(change.old_words.data() + position * sizeof(W));
+    const auto from = load_le<W>(change.replaced_words.data() + index * sizeof(W));
     const auto to = load_le<W>(change.changed_words.data() + index * sizeof(W));
     const auto step = ranks.step(from, to);
     const W far = static_cast<W>((step < 0 ? W(W{0} - W(step)) : W(step)) - 1);

@@ -60,7 +60,6 @@ Scratch& scratch() {
 template <class W>
 void encode_block(const TileChange& change, uint64_t block, Scratch* out) {
   const WordRanks<W> ranks(dtype_info(change.dtype).order);
-  const std::byte* old_words = change.old_words.data() + (block << change.log2_block) * sizeof(W);
   out->tokens.resize(block_changes(change, block).count());
   out->sizes.clear();
   out->bits.clear();
@@ -72,7 +71,7 @@ void encode_block(const TileChange& change, uint64_t block, Scratch* out) {
     expected = position + 1;
     const unsigned gap_kind = gap_class(gap);
     bits.put(gap - kGaps[gap_kind].base, kGaps[gap_kind].raw_bits);
-    const auto from = load_le<W>(old_words + position * sizeof(W));
+    const auto from = load_le<W>(change.replaced_words.data() + index * sizeof(W));
     const auto to = load_le<W>(change.changed_words.data() + index * sizeof(W));
     const auto step = ranks.step(from, to);
     const bool down = step < 0;
