@@ -33,16 +33,23 @@ std::byte* bounce_buffer() {
 }  // namespace
 
 Result<DirectFile> DirectFile::create(const std::filesystem::path& path, uint64_t size_bytes) {
+  SILT_ASSIGN(File file, File::create(path));
+  return adopt(std::move(file), size_bytes);
+}
+
+Result<DirectFile> DirectFile::adopt(File file, uint64_t size_bytes) {
   DirectFile out;
-  SILT_ASSIGN(out.file_, File::create(path));
+  out.file_ = std::move(file);
   // File systems without the call show a full disk later.
   const int error = ::posix_fallocate(out.file_.fd(), 0, static_cast<off_t>(size_bytes));
   if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-    return os_error(error, "reserve " + format_bytes(size_bytes) + " for", path);
+    return os_error(error, "reserve " + format_bytes(size_bytes) + " for", out.file_.path());
   }
   SILT_TRY(out.file_.resize(size_bytes));
-  const int direct = ::open(path.c_str(), O_WRONLY | O_DIRECT | O_NOFOLLOW | O_CLOEXEC);
-  if (direct >= 0) out.direct_ = File(direct, path);
+  // A second descriptor of the very same file, whatever its name is by now.
+  const std::string self = "/proc/self/fd/" + std::to_string(out.file_.fd());
+  const int direct = ::open(self.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+  if (direct >= 0) out.direct_ = File(direct, out.file_.path());
   return out;
 }
 

@@ -17,6 +17,9 @@ class DirectFile {
   // Creates exclusively, reserving `size_bytes`: a full disk shows itself here.
   static Result<DirectFile> create(const std::filesystem::path& path, uint64_t size_bytes);
 
+  // The same for a file that is open already, empty and writable.
+  static Result<DirectFile> adopt(File file, uint64_t size_bytes);
+
   bool is_open() const { return file_.is_open(); }
   // Any offset and length inside the file; ranges that touch should be written in pieces of
   // megabytes, since every end that is not a multiple of 4 KiB goes through the page cache. Threads:

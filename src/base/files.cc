@@ -121,11 +121,6 @@ Status File::sync() {
   return {};
 }
 
-void File::start_writeback(uint64_t offset_bytes, uint64_t length_bytes) {
-  ::sync_file_range(fd_, static_cast<off_t>(offset_bytes), static_cast<off_t>(length_bytes),
-                    SYNC_FILE_RANGE_WRITE);
-}
-
 Status File::close() {
   if (fd_ < 0) return {};
   if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR)

@@ -50,8 +50,6 @@ class File {
   Status resize(uint64_t size_bytes);
   // Data and metadata on disk. An error is final: the file must be discarded.
   Status sync();
-  // Starts writing dirty pages of the range without waiting; best effort.
-  void start_writeback(uint64_t offset_bytes, uint64_t length_bytes);
   Status close();
 
  private:

@@ -31,9 +31,8 @@ Status check_metadata(const std::vector<std::pair<std::string, std::string>>& me
   if (kind == nullptr || *kind != "delta")
     return corrupt("siltstone.kind is " + (kind == nullptr ? "absent" : "\"" + *kind + "\"") +
                    ", expected \"delta\"");
-  for (const char* key : {"siltstone.from"})
-    if (find_value(metadata, key) == nullptr)
-      return corrupt("no " + std::string(key) + " in its metadata");
+  if (find_value(metadata, "siltstone.from") == nullptr)
+    return corrupt("no siltstone.from in its metadata");
   return {};
 }
 

@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/direct_file.h"
 #include "base/try.h"
 #include "store/beneath.h"
 #include "store/names.h"
@@ -53,17 +54,9 @@ class Temporary {
   // Copies the content and makes it durable. After an error the file must be discarded: a later
   // fsync may succeed although pages were lost.
   Status fill(const ByteSource& content) {
-    const uint64_t size_bytes = content.size_bytes();
-    std::vector<std::byte> piece(std::min(size_bytes, kMaxPieceBytes));
-    for (uint64_t done = 0; done < size_bytes;) {
-      const std::span<std::byte> part(piece.data(), std::min(size_bytes - done, kMaxPieceBytes));
-      SILT_TRY(content.read(done, part));
-      SILT_TRY(file_.write_at(done, part));
-      if (size_bytes > kMaxPieceBytes) file_.start_writeback(done, part.size());
-      done += part.size();
-    }
-    SILT_TRY(file_.sync());
-    return file_.close();
+    if (content.size_bytes() <= kMaxPieceBytes) return copy(content, file_);
+    SILT_ASSIGN(DirectFile large, DirectFile::adopt(std::move(file_), content.size_bytes()));
+    return copy(content, large);
   }
 
   void discard() {
@@ -108,6 +101,20 @@ class Temporary {
  private:
   Temporary(File folder, std::string name, File file)
       : folder_(std::move(folder)), name_(std::move(name)), file_(std::move(file)) {}
+
+  template <class Target>
+  static Status copy(const ByteSource& content, Target& target) {
+    const uint64_t size_bytes = content.size_bytes();
+    std::vector<std::byte> piece(std::min(size_bytes, kMaxPieceBytes));
+    for (uint64_t done = 0; done < size_bytes;) {
+      const std::span<std::byte> part(piece.data(), std::min(size_bytes - done, kMaxPieceBytes));
+      SILT_TRY(content.read(done, part));
+      SILT_TRY(target.write_at(done, part));
+      done += part.size();
+    }
+    SILT_TRY(target.sync());
+    return target.close();
+  }
 
   File folder_;
   std::string name_;

@@ -71,18 +71,18 @@ TEST(DefaultTiles, HaveWholeWordBoundariesAndBoundedSize) {
 TEST(DefaultTiles, StartAtDigestBlocksWhereThatFits) {
   const WordMatrix embedding{30522, 384, 2};  // 768-byte rows: 32 of them fill 24 KiB
   const std::vector<Tile> tiles = default_tiles(embedding);
-  EXPECT_EQ(tiles, (std::vector<Tile>{{0, 30522, 0, 384}}));
+  EXPECT_EQ(tiles, (std::vector<Tile>{{0, 21824, 0, 384}, {21824, 8698, 0, 384}}));
 
   const WordMatrix large{151936, 1536, 2};  // 3,072-byte rows: 8 of them fill 24 KiB
   const std::vector<Tile> parts = default_tiles(large);
-  ASSERT_EQ(parts.size(), 14U);
-  EXPECT_EQ(parts[1], (Tile{10920, 10920, 0, 1536}));
+  ASSERT_EQ(parts.size(), 28U);
+  EXPECT_EQ(parts[1], (Tile{5456, 5456, 0, 1536}));
   EXPECT_EQ(parts[1].row_begin * 3072 % 8192, 0U);
 }
 
 TEST(DefaultTiles, FallBackToWordsAndThenToTheSmallestRange) {
   // 8,192 rows of 4,099 bytes exceed a tile; eight do not.
-  EXPECT_EQ(default_tiles({20000, 4099, 1})[1], (Tile{8184, 8184, 0, 4099}));
+  EXPECT_EQ(default_tiles({20000, 4099, 1})[1], (Tile{4088, 4088, 0, 4099}));
   // Rows larger than a tile, each a whole number of words: one by one.
   EXPECT_EQ(default_tiles({3, (32ULL << 20) + 8, 1}).size(), 3U);
   // Eight odd rows are the least that ends at a word.

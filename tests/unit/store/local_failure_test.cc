@@ -58,7 +58,7 @@ TEST_F(LocalStoreFailure, FullDiskLeavesNothing) {
     return big + "\n" + create("obj/small");
   });
   if (report == kNotPossible) GTEST_SKIP() << "mounting needs rights that this process lacks";
-  EXPECT_CONTAINS(report, "input/output: create object 'obj/big': cannot write '");
+  EXPECT_CONTAINS(report, "input/output: create object 'obj/big': cannot reserve ");
   EXPECT_CONTAINS(report, "No space left on device; free some space");
   EXPECT_CONTAINS(report, " | objects: | temporary: 0\n");
   EXPECT_CONTAINS(report, "\nok | objects: obj/small | temporary: 0");
@@ -72,7 +72,7 @@ TEST_F(LocalStoreFailure, FileSizeLimitLeavesNothing) {
     const std::string big = create("obj/big", kSizeBytes);
     return big + "\n" + create("obj/small");
   });
-  EXPECT_CONTAINS(report, "input/output: create object 'obj/big': cannot write '");
+  EXPECT_CONTAINS(report, "input/output: create object 'obj/big': cannot reserve ");
   EXPECT_CONTAINS(report, "File too large | objects: | temporary: 0\n");
   EXPECT_CONTAINS(report, "\nok | objects: obj/small | temporary: 0");
 }
