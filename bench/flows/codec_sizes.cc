@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/files.h"
+#include "delta/diff.h"
 #include "delta/section.h"
 #include "tensor/safetensors.h"
 
@@ -54,27 +55,6 @@ Checkpoint load(const std::filesystem::path& path) {
   checkpoint.header = must(parse_safetensors_header(as_text(all.subspan(kLengthFieldBytes, length)),
                                                     all.size() - checkpoint.data_begin));
   return checkpoint;
-}
-
-struct Changes {
-  std::vector<uint16_t> positions;
-  std::vector<uint64_t> run_ends;
-  std::vector<std::byte> words;
-};
-
-Changes find_changes(ByteSpan next, ByteSpan base, size_t word_bytes) {
-  Changes changes;
-  const size_t elements = next.size() / word_bytes;
-  for (size_t i = 0; i < elements; ++i) {
-    const std::byte* word = next.data() + i * word_bytes;
-    if (std::memcmp(word, base.data() + i * word_bytes, word_bytes) != 0) {
-      changes.positions.push_back(static_cast<uint16_t>(i % kRunElements));
-      changes.words.insert(changes.words.end(), word, word + word_bytes);
-    }
-    if ((i + 1) % kRunElements == 0 || i + 1 == elements)
-      changes.run_ends.push_back(changes.positions.size());
-  }
-  return changes;
 }
 
 using Clock = std::chrono::steady_clock;
@@ -130,12 +110,16 @@ void measure_pair(const Checkpoint& base, const Checkpoint& next, std::vector<To
     const ByteSpan old_words = base.tensor(*old);
     const ByteSpan new_words = next.tensor(entry);
     const uint8_t word_bytes = dtype_info(entry.info.dtype).word_bytes;
-    const Changes changes = find_changes(new_words, old_words, word_bytes);
-    if (changes.positions.empty()) continue;
-    const TileChange change{entry.info.dtype,  new_words.size() / word_bytes,
-                            kDefaultLog2Block, old_words,
-                            new_words,         changes.positions,
-                            changes.run_ends,  changes.words};
+    ChangeList changes(word_bytes);
+    changes.append(new_words, old_words);
+    if (changes.changed() == 0) continue;
+    const TileChange change{.dtype = entry.info.dtype,
+                            .elements = new_words.size() / word_bytes,
+                            .old_words = old_words,
+                            .new_words = new_words,
+                            .positions = changes.positions(),
+                            .run_ends = changes.run_ends(),
+                            .changed_words = changes.words()};
     const auto codecs = all_codecs();
     for (size_t i = 0; i < codecs.size(); ++i) measure(change, codecs[i], &(*totals)[i]);
     measure(change, nullptr, &totals->back());
