@@ -113,15 +113,14 @@ void measure_pair(const Checkpoint& base, const Checkpoint& next, std::vector<To
     ChangeList changes(word_bytes);
     changes.append(new_words, old_words);
     if (changes.changed() == 0) continue;
-    const TileChange change{entry.info.dtype,
-                            new_words.size() / word_bytes,
-                            kDefaultLog2Block,
-                            old_words,
-                            new_words,
-                            changes.positions(),
-                            changes.run_ends(),
-                            changes.words(),
-                            changes.replaced_words()};
+    const TileChange change{.dtype = entry.info.dtype,
+                            .elements = new_words.size() / word_bytes,
+                            .old_words = old_words,
+                            .new_words = new_words,
+                            .positions = changes.positions(),
+                            .run_ends = changes.run_ends(),
+                            .changed_words = changes.words(),
+                            .replaced_words = changes.replaced_words()};
     const auto codecs = all_codecs();
     for (size_t i = 0; i < codecs.size(); ++i) measure(change, codecs[i], &(*totals)[i]);
     measure(change, nullptr, &totals->back());

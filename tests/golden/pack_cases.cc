@@ -152,16 +152,16 @@ GoldenCase make_case(std::string name, std::vector<GoldenTensor> tensors, size_t
   for (const GoldenTensor& tensor : tensors) {
     Json json = describe_bytes(tensor);
     json["sections"] = Json::array();
-    std::vector<PackEntry> parts(packs);
-    for (const GoldenTile& tile : tensor.tiles) {
-      const Bytes section = encode_tile(tensor, tile);
-      json["sections"].push_back(describe_section(section, names[tile.pack]));
-      Bytes& out = parts[tile.pack].sections;
-      out.insert(out.end(), section.begin(), section.end());
+    for (size_t i = 0; i < packs; ++i) {
+      PackEntry entry{tensor.info.name, {}};
+      for (const GoldenTile& tile : tensor.tiles) {
+        if (tile.pack != i) continue;
+        const Bytes section = encode_tile(tensor, tile);
+        json["sections"].push_back(describe_section(section, names[i]));
+        entry.sections.insert(entry.sections.end(), section.begin(), section.end());
+      }
+      if (!entry.sections.empty()) entries[i].push_back(std::move(entry));
     }
-    for (size_t i = 0; i < packs; ++i)
-      if (!parts[i].sections.empty())
-        entries[i].push_back({tensor.info.name, std::move(parts[i].sections)});
     golden.description["tensors"].push_back(std::move(json));
   }
   for (size_t i = 0; i < packs; ++i)
@@ -205,8 +205,8 @@ GoldenTensor trained_tensor(std::string name, std::vector<int64_t> shape, uint64
   for (size_t at = 0; at < tensor.old_bytes.size(); at += 2) {
     const auto old_word =
         static_cast<uint16_t>(0x3C00 + random.below(0x200) + (random.below(2) << 15));
-    uint64_t distance = random.below(10) == 0 ? 1 : 0;
-    while (distance != 0 && random.below(8) == 0) distance *= 2;
+    uint64_t distance = random.below(4) == 0 ? 1 : 0;
+    while (distance != 0 && random.below(3) == 0) distance *= 2;
     const auto new_word =
         static_cast<uint16_t>(random.below(2) ? old_word + distance : old_word - distance);
     store_le(tensor.old_bytes.data() + at, old_word);

@@ -2,22 +2,27 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "base/bytes.h"
 
 namespace siltstone {
 
+// Writes into memory that the caller bounds.
 class BitWriter {
  public:
-  // Keeps what `out` holds and appends behind it.
-  explicit BitWriter(std::vector<std::byte>* out) : out_(out) {}
+  static constexpr size_t kTailBytes = 8;
+
+  // REQUIRES: room for all bits that will be put, and kTailBytes more.
+  explicit BitWriter(std::byte* out) : out_(out) {}
 
   // REQUIRES: count <= 56 and value < 2^count.
   void put(uint64_t value, unsigned count) {
     pending_ |= value << pending_bits_;
     pending_bits_ += count;
-    if (pending_bits_ >= 8) flush_bytes();
+    store_le(out_, pending_);
+    out_ += pending_bits_ / 8;
+    pending_ >>= pending_bits_ & ~7U;
+    pending_bits_ &= 7;
   }
   void put_long(uint64_t value, unsigned count) {
     if (count > 32) {
@@ -27,24 +32,11 @@ class BitWriter {
     }
     put(value, count);
   }
-  // Fills the last byte with zeros.
-  void finish() {
-    if (pending_bits_ > 0) out_->push_back(static_cast<std::byte>(pending_));
-    pending_ = 0;
-    pending_bits_ = 0;
-  }
+  // One past the last byte, which zeros fill.
+  std::byte* end() const { return out_ + (pending_bits_ > 0 ? 1 : 0); }
 
  private:
-  void flush_bytes() {
-    const unsigned whole = pending_bits_ / 8;
-    const size_t at = out_->size();
-    out_->resize(at + whole);
-    std::memcpy(out_->data() + at, &pending_, whole);
-    pending_bits_ -= 8 * whole;
-    pending_ = whole == 8 ? 0 : pending_ >> (8 * whole);
-  }
-
-  std::vector<std::byte>* out_;
+  std::byte* out_;
   uint64_t pending_ = 0;
   unsigned pending_bits_ = 0;  // below 8 between calls
 };

@@ -1,7 +1,5 @@
 // Codec 3: the block's whole new words as byte planes. Wins when most elements changed by steps
 // that carry no pattern.
-#include <array>
-
 #include "base/bytes.h"
 #include "base/try.h"
 #include "delta/codecs/block_view.h"

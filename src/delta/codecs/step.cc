@@ -22,7 +22,8 @@ namespace {
 constexpr size_t kPayloadHeaderBytes = 12;  // changes, bytes of tokens, bytes of sizes
 constexpr unsigned kGapClasses = 48;        // 2 * 24: gaps stay below 2^24
 
-enum Move : uint8_t { kUpOne = 0, kDownOne = 1, kUpMore = 2, kDownMore = 3 };
+constexpr unsigned kDown = 1;  // bits of a token
+constexpr unsigned kByMore = 2;
 
 struct GapClass {
   uint32_t base;
@@ -56,15 +57,28 @@ Scratch& scratch() {
   return buffers;
 }
 
-// Tokens, sizes and bits of one block into scratch().
+// What encoding a block gives; the views are into scratch().
+struct EncodedBlock {
+  ByteSpan tokens;
+  ByteSpan sizes;
+  ByteSpan bits;
+};
+
+void grow(std::vector<std::byte>* buffer, size_t size_bytes) {
+  if (buffer->size() < size_bytes) buffer->resize(size_bytes);
+}
+
 template <class W>
-void encode_block(const TileChange& change, uint64_t block, Scratch* out) {
+EncodedBlock encode_block(const TileChange& change, uint64_t block, Scratch* buffers) {
+  constexpr size_t kMostBitsBytes = 11;    // of one change: 22 + 62 bits
+  const uint64_t changed = block_changes(change, block).count();
+  grow(&buffers->tokens, changed);
+  grow(&buffers->sizes, changed);
+  grow(&buffers->bits, changed * kMostBitsBytes + BitWriter::kTailBytes);
   const WordRanks<W> ranks(dtype_info(change.dtype).order);
-  out->tokens.resize(block_changes(change, block).count());
-  out->sizes.clear();
-  out->bits.clear();
-  BitWriter bits(&out->bits);
-  std::byte* token = out->tokens.data();
+  BitWriter bits(buffers->bits.data());
+  std::byte* token = buffers->tokens.data();
+  std::byte* size_out = buffers->sizes.data();
   uint32_t expected = 0;  // position of a change with gap 0
   for_each_change(change, block, [&](uint32_t position, uint64_t index) {
     const uint32_t gap = position - expected;
@@ -76,16 +90,16 @@ void encode_block(const TileChange& change, uint64_t block, Scratch* out) {
     const auto step = ranks.step(from, to);
     const bool down = step < 0;
     const W far = static_cast<W>((down ? W(W{0} - W(step)) : W(step)) - 1);
-    if (far == 0) {
-      *token++ = static_cast<std::byte>(gap_kind << 2 | (down ? kDownOne : kUpOne));
-      return;
-    }
-    *token++ = static_cast<std::byte>(gap_kind << 2 | (down ? kDownMore : kUpMore));
+    const unsigned more = far != 0 ? kByMore : 0;
+    *token++ = static_cast<std::byte>(gap_kind << 2 | more | (down ? kDown : 0));
+    if (far == 0) return;
     const auto size = static_cast<unsigned>(std::bit_width(far)) - 1;
-    out->sizes.push_back(static_cast<std::byte>(size));
+    *size_out++ = static_cast<std::byte>(size);
     bits.put_long(far - (uint64_t{1} << size), size);
   });
-  bits.finish();
+  return {{buffers->tokens.data(), token},
+          {buffers->sizes.data(), size_out},
+          {buffers->bits.data(), bits.end()}};
 }
 
 // A payload taken apart and its streams expanded into scratch().
@@ -156,9 +170,9 @@ Status apply_block(uint64_t block, const OpenBlock& open, WordOrder order, std::
     if (position >= elements)
       return corrupt_block(block, "a gap leads to element " + std::to_string(position) + " of " +
                                       std::to_string(elements));
-    const bool down = (token & 1) != 0;
+    const bool down = (token & kDown) != 0;
     W distance = 1;
-    if ((token & 2) != 0) {
+    if ((token & kByMore) != 0) {
       SILT_ASSIGN(distance, read_far_move<W>(block, static_cast<unsigned>(*size++), down, &bits));
     }
     std::byte* word = words + position * sizeof(W);
@@ -211,16 +225,19 @@ class StepCodec : public Codec {
     for (uint64_t block = 0; block < change.blocks(); ++block) {
       const uint64_t changed = block_changes(change, block).count();
       if (changed == 0) continue;
-      with_word_type(dtype_info(change.dtype).word_bytes,
-                     [&](auto word) { encode_block<decltype(word)>(change, block, &buffers); });
+      const EncodedBlock encoded = with_word_type(
+          dtype_info(change.dtype).word_bytes,
+          [&](auto word) { return encode_block<decltype(word)>(change, block, &buffers); });
       std::vector<std::byte>& payload = tile.blocks[block];
+      payload.reserve(kPayloadHeaderBytes + encoded.tokens.size() + encoded.sizes.size() +
+                      encoded.bits.size());
       payload.resize(kPayloadHeaderBytes);
       store_le(payload.data(), static_cast<uint32_t>(changed));
-      SILT_ASSIGN(const uint32_t token_bytes, append_stream(buffers.tokens, &payload));
+      SILT_ASSIGN(const uint32_t token_bytes, append_stream(encoded.tokens, &payload));
       store_le(payload.data() + 4, token_bytes);
-      SILT_ASSIGN(const uint32_t size_bytes, append_stream(buffers.sizes, &payload));
+      SILT_ASSIGN(const uint32_t size_bytes, append_stream(encoded.sizes, &payload));
       store_le(payload.data() + 8, size_bytes);
-      payload.insert(payload.end(), buffers.bits.begin(), buffers.bits.end());
+      payload.insert(payload.end(), encoded.bits.begin(), encoded.bits.end());
     }
     return tile;
   }

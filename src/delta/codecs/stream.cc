@@ -4,15 +4,18 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/try.h"
 
 namespace siltstone {
 namespace {
 
-// Level 1: token streams hold hardly any repeats, only skewed bytes, and higher levels make them
-// larger while they search.
-constexpr int kLevel = 1;
+// Streams hold hardly any repeats, only skewed bytes: matches shorter than seven bytes cost more
+// than they save, and a small table of candidates stays in the first-level cache. Measured on
+// training deltas, this is smaller and faster than every plain level.
+constexpr std::pair<ZSTD_cParameter, int> kParameters[] = {
+    {ZSTD_c_compressionLevel, 1}, {ZSTD_c_minMatch, 7}, {ZSTD_c_hashLog, 10}};
 constexpr uint64_t kMaxWindowBytes = uint64_t{1} << 24;
 
 struct FreeContext {
@@ -20,8 +23,14 @@ struct FreeContext {
   void operator()(ZSTD_DCtx* context) const { ZSTD_freeDCtx(context); }
 };
 
+// Parameters stay with a context.
 ZSTD_CCtx* compressor() {
-  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
+  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context([] {
+    ZSTD_CCtx* made = ZSTD_createCCtx();
+    for (const auto& [parameter, value] : kParameters)
+      if (made != nullptr) ZSTD_CCtx_setParameter(made, parameter, value);
+    return made;
+  }());
   return context.get();
 }
 
@@ -83,7 +92,6 @@ Result<uint32_t> append_stream(ByteSpan bytes, std::vector<std::byte>* out) {
   // Room for one byte less than plain: zstd gives up as soon as it cannot win.
   const size_t room = bytes.empty() ? 0 : bytes.size() - 1;
   out->resize(start + bytes.size());
-  ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, kLevel);
   const size_t stored =
       ZSTD_compress2(context, out->data() + start, room, bytes.data(), bytes.size());
   if (ZSTD_isError(stored)) {

@@ -99,8 +99,8 @@ TEST(DefaultTiles, AreNoneWithoutElements) {
 TEST(DefaultTiles, CoverHugeTensors) {
   const WordMatrix huge{uint64_t{1} << 40, 1, 2};
   const std::vector<Tile> tiles = default_tiles(huge);
-  ASSERT_EQ(tiles.size(), size_t{1} << 16);
-  EXPECT_EQ(tiles.back(), (Tile{(uint64_t{1} << 40) - (16 << 20), 16 << 20, 0, 1}));
+  ASSERT_EQ(tiles.size(), size_t{1} << 17);
+  EXPECT_EQ(tiles.back(), (Tile{(uint64_t{1} << 40) - (8 << 20), 8 << 20, 0, 1}));
 
   // One row of nearly 2^63 bytes: eight of them, or 8,192, would overflow.
   const WordMatrix row{1, (uint64_t{1} << 62) + 1, 1};

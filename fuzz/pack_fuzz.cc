@@ -1,0 +1,75 @@
+// Arbitrary bytes as a pack and as a section, the latter also with its length and checksum set
+// right, so that the codecs behind them are reached. Every block of what opens is applied.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/checksum.h"
+#include "delta/pack.h"
+#include "delta/section.h"
+
+namespace siltstone {
+namespace {
+
+constexpr uint64_t kMaxTileBytes = uint64_t{1} << 20;  // keeps one input fast
+
+// The smallest tensor that has the section's tile.
+WordMatrix matrix_around(const SectionHeader& header) {
+  const Tile& tile = header.tile;
+  return {tile.row_begin + tile.rows, tile.col_begin + tile.cols,
+          dtype_info(header.dtype).word_bytes};
+}
+
+void apply_section(ByteSpan bytes) {
+  const Result<SectionHeader> header = parse_section_header(bytes);
+  if (!header) return;
+  const Result<Section> section = Section::open(bytes, matrix_around(*header), header->dtype);
+  const uint64_t word_bytes = dtype_info(header->dtype).word_bytes;
+  if (!section || header->elements() > kMaxTileBytes / word_bytes) return;
+  std::vector<std::byte> words(header->elements() * word_bytes);
+  const uint64_t block_bytes = word_bytes << header->log2_block;
+  for (uint64_t block = 0; block < header->blocks(); ++block) {
+    const uint64_t begin = block * block_bytes;
+    const uint64_t length = std::min<uint64_t>(block_bytes, words.size() - begin);
+    const Result<uint64_t> changed =
+        section->apply(block, MutByteSpan(words).subspan(begin, length));
+    if (changed && *changed > length / word_bytes) std::abort();
+  }
+}
+
+void apply_patched(ByteSpan bytes) {
+  const size_t length = bytes.size() / kSectionAlignment * kSectionAlignment;
+  if (length < kSectionHeaderBytes) return;
+  std::vector<std::byte> section(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(length));
+  store_le(section.data() + 16, uint64_t{length});
+  store_le(section.data() + 96, uint64_t{0});
+  store_le(section.data() + 96, xxh64(section));
+  apply_section(section);
+}
+
+void read_pack(ByteSpan pack) {
+  const Result<PackIndex> index = parse_pack_index(pack, pack.size());
+  if (!index) return;
+  for (const PackIndexEntry& entry : index->entries) {
+    if (entry.offset_bytes > pack.size() || entry.size_bytes > pack.size() - entry.offset_bytes)
+      std::abort();
+    const ByteSpan bytes = pack.subspan(entry.offset_bytes, entry.size_bytes);
+    if (const auto sections = split_sections(bytes)) {
+      for (const ByteSpan section : *sections) apply_section(section);
+    }
+    apply_patched(bytes);
+  }
+}
+
+}  // namespace
+}  // namespace siltstone
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const siltstone::ByteSpan bytes(reinterpret_cast<const std::byte*>(data), size);
+  siltstone::read_pack(bytes);
+  siltstone::apply_section(bytes);
+  siltstone::apply_patched(bytes);
+  return 0;
+}
