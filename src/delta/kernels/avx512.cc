@@ -1,10 +1,17 @@
-// AVX-512 with VBMI2. Branch-free: what a register finds is always compressed and always stored,
-// and the count advances by a popcount, so the speed does not depend on how many words differ.
-// Compression goes to a register and then to memory whole: VPCOMPRESS with a memory destination is
-// microcoded on some CPUs, five to ten times slower.
+// AVX-512 with VBMI2. A run is worked through in stretches, in one of two ways that give the same
+// result; how many words differed in the stretch before says which will be faster:
+//
+//   sparse: compress positions only, then visit the few words listed while they are in L1;
+//   dense:  compress words too, and refresh with a masked store, without any branch that depends on
+//           the data (but one that is nearly never taken below 25 % of changes).
+//
+// Stores are narrow as long as they may be, because a 64-byte store that straddles cache lines,
+// as one at a compressed position does, takes several cycles. Compression goes to a register and
+// then to memory: VPCOMPRESS with a memory destination is microcoded on Zen 4.
 #include <immintrin.h>
 
-#include "delta/kernels/branch_free.h"
+#include <cstring>
+
 #include "delta/kernels/digest_keys.h"
 #include "delta/kernels/sets.h"
 
@@ -12,12 +19,30 @@ namespace siltstone {
 namespace {
 
 constexpr size_t kStepBytes = 64;
+constexpr size_t kStretchBytes = 64 * kStepBytes;
+// Changes in a stretch from which the dense way is faster. A masked store to a page that is mapped
+// but not yet writable (a file's, a forked process's) costs 150 ns even if its mask is empty; where
+// a page has as many changes as this, soon one of them makes it writable.
+constexpr size_t kDenseFrom = 32;
+constexpr size_t kNarrow = 8;  // changes that a narrow store holds
 
 alignas(64) constexpr uint16_t kIota[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
                                             11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
                                             22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+alignas(64) constexpr uint8_t kByteIota[64] = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
 
-// What the loop does for one word size: lane masks, compares, compressions and masked stores.
+void store128(void* p, __m128i x) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), x);
+}
+void store256(void* p, __m256i x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), x);
+}
+
+// Per word size: masks, compares and compressions. `positions` and `words` write what the mask
+// selects, `count` of them, of the step that starts at word `i`.
 template <size_t kWordBytes>
 struct Lanes;
 
@@ -26,14 +51,23 @@ struct Lanes<1> {
   using Mask = __mmask64;
   static __m512i load(Mask m, const void* p) { return _mm512_maskz_loadu_epi8(m, p); }
   static Mask differ(__m512i x, __m512i y) { return _mm512_cmpneq_epi8_mask(x, y); }
-  static __m512i compress(Mask m, __m512i x) { return _mm512_maskz_compress_epi8(m, x); }
-  static void store(void* p, Mask m, __m512i x) { _mm512_mask_storeu_epi8(p, m, x); }
-  static void positions(uint16_t* out, Mask m, __m512i at) {
+  static void positions(uint16_t* out, Mask m, size_t count, size_t i) {
+    const __m512i iota = _mm512_load_si512(kByteIota);
+    const __m128i first = _mm512_castsi512_si128(_mm512_maskz_compress_epi8(m, iota));
+    const auto start = static_cast<short>(i);
+    store128(out, _mm_add_epi16(_mm_cvtepu8_epi16(first), _mm_set1_epi16(start)));
+    if (count <= kNarrow) return;
     const auto low = static_cast<__mmask32>(m);
     const auto high = static_cast<__mmask32>(m >> 32);
+    __m512i at = _mm512_add_epi16(_mm512_load_si512(kIota), _mm512_set1_epi16(start));
     _mm512_storeu_si512(out, _mm512_maskz_compress_epi16(low, at));
     at = _mm512_add_epi16(at, _mm512_set1_epi16(32));
     _mm512_storeu_si512(out + _mm_popcnt_u32(low), _mm512_maskz_compress_epi16(high, at));
+  }
+  static void words(std::byte* out, Mask m, size_t count, __m512i x) {
+    const __m512i found = _mm512_maskz_compress_epi8(m, x);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm512_castsi512_si128(found));
+    if (count > kNarrow) _mm512_storeu_si512(out, found);
   }
 };
 
@@ -42,10 +76,17 @@ struct Lanes<2> {
   using Mask = __mmask32;
   static __m512i load(Mask m, const void* p) { return _mm512_maskz_loadu_epi16(m, p); }
   static Mask differ(__m512i x, __m512i y) { return _mm512_cmpneq_epi16_mask(x, y); }
-  static __m512i compress(Mask m, __m512i x) { return _mm512_maskz_compress_epi16(m, x); }
-  static void store(void* p, Mask m, __m512i x) { _mm512_mask_storeu_epi16(p, m, x); }
-  static void positions(uint16_t* out, Mask m, __m512i at) {
-    _mm512_storeu_si512(out, _mm512_maskz_compress_epi16(m, at));
+  static void positions(uint16_t* out, Mask m, size_t count, size_t i) {
+    const __m512i at =
+        _mm512_add_epi16(_mm512_load_si512(kIota), _mm512_set1_epi16(static_cast<short>(i)));
+    const __m512i found = _mm512_maskz_compress_epi16(m, at);
+    store128(out, _mm512_castsi512_si128(found));
+    if (count > kNarrow) _mm512_storeu_si512(out, found);
+  }
+  static void words(std::byte* out, Mask m, size_t count, __m512i x) {
+    const __m512i found = _mm512_maskz_compress_epi16(m, x);
+    store128(out, _mm512_castsi512_si128(found));
+    if (count > kNarrow) _mm512_storeu_si512(out, found);
   }
 };
 
@@ -54,11 +95,17 @@ struct Lanes<4> {
   using Mask = __mmask16;
   static __m512i load(Mask m, const void* p) { return _mm512_maskz_loadu_epi32(m, p); }
   static Mask differ(__m512i x, __m512i y) { return _mm512_cmpneq_epi32_mask(x, y); }
-  static __m512i compress(Mask m, __m512i x) { return _mm512_maskz_compress_epi32(m, x); }
-  static void store(void* p, Mask m, __m512i x) { _mm512_mask_storeu_epi32(p, m, x); }
-  static void positions(uint16_t* out, Mask m, __m512i at) {
-    const __m256i part = _mm512_castsi512_si256(at);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_maskz_compress_epi16(m, part));
+  static void positions(uint16_t* out, Mask m, size_t count, size_t i) {
+    const __m256i iota = _mm256_load_si256(reinterpret_cast<const __m256i*>(kIota));
+    const __m256i at = _mm256_add_epi16(iota, _mm256_set1_epi16(static_cast<short>(i)));
+    const __m256i found = _mm256_maskz_compress_epi16(m, at);
+    store128(out, _mm256_castsi256_si128(found));
+    if (count > kNarrow) store256(out, found);
+  }
+  static void words(std::byte* out, Mask m, size_t count, __m512i x) {
+    const __m512i found = _mm512_maskz_compress_epi32(m, x);
+    store256(out, _mm512_castsi512_si256(found));
+    if (count > kNarrow) _mm512_storeu_si512(out, found);
   }
 };
 
@@ -67,45 +114,89 @@ struct Lanes<8> {
   using Mask = __mmask8;
   static __m512i load(Mask m, const void* p) { return _mm512_maskz_loadu_epi64(m, p); }
   static Mask differ(__m512i x, __m512i y) { return _mm512_cmpneq_epi64_mask(x, y); }
-  static __m512i compress(Mask m, __m512i x) { return _mm512_maskz_compress_epi64(m, x); }
-  static void store(void* p, Mask m, __m512i x) { _mm512_mask_storeu_epi64(p, m, x); }
-  static void positions(uint16_t* out, Mask m, __m512i at) {
-    const __m128i part = _mm512_castsi512_si128(at);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_maskz_compress_epi16(m, part));
+  static void positions(uint16_t* out, Mask m, size_t /*count*/, size_t i) {
+    const __m128i iota = _mm_load_si128(reinterpret_cast<const __m128i*>(kIota));
+    const __m128i at = _mm_add_epi16(iota, _mm_set1_epi16(static_cast<short>(i)));
+    store128(out, _mm_maskz_compress_epi16(m, at));
+  }
+  static void words(std::byte* out, Mask m, size_t /*count*/, __m512i x) {
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi64(m, x));
+  }
+};
+
+template <size_t kWordBytes, bool kRefresh, class Base>
+struct Diff {
+  using L = Lanes<kWordBytes>;
+  using Mask = typename L::Mask;
+  static constexpr size_t kStep = kStepBytes / kWordBytes;
+  static constexpr size_t kStretch = kStretchBytes / kWordBytes;
+
+  const std::byte* next;
+  Base* base;
+  uint16_t* positions;
+  std::byte* words;
+  size_t count = 0;
+
+  // Words [begin, end): any number of them.
+  void sparse(size_t begin, size_t end) {
+    size_t found = count;
+    const auto visit = [&](size_t i, __m512i x, __m512i y) {
+      const Mask m = L::differ(x, y);
+      const auto differing = static_cast<size_t>(_mm_popcnt_u64(m));
+      L::positions(positions + found, m, differing, i);
+      found += differing;
+    };
+    size_t i = begin;
+    for (; i + kStep <= end; i += kStep) {
+      visit(i, _mm512_loadu_si512(next + i * kWordBytes),
+            _mm512_loadu_si512(base + i * kWordBytes));
+    }
+    if (i < end) {
+      const auto rest = static_cast<Mask>((uint64_t{1} << (end - i)) - 1);
+      visit(i, L::load(rest, next + i * kWordBytes), L::load(rest, base + i * kWordBytes));
+    }
+    for (; count < found; ++count) {
+      const size_t at = positions[count] * kWordBytes;
+      std::memcpy(words + count * kWordBytes, next + at, kWordBytes);
+      if constexpr (kRefresh) std::memcpy(base + at, next + at, kWordBytes);
+    }
+  }
+
+  // Words [begin, begin + kStretch).
+  void dense(size_t begin) {
+    for (size_t i = begin; i < begin + kStretch; i += kStep) {
+      const __m512i x = _mm512_loadu_si512(next + i * kWordBytes);
+      const __m512i y = _mm512_loadu_si512(base + i * kWordBytes);
+      const Mask m = L::differ(x, y);
+      const auto differing = static_cast<size_t>(_mm_popcnt_u64(m));
+      L::words(words + count * kWordBytes, m, differing, x);
+      L::positions(positions + count, m, differing, i);
+      if constexpr (kRefresh) {
+        // Masks of 4-byte lanes are the cheapest, and whatever else they cover is equal anyway.
+        _mm512_mask_storeu_epi32(base + i * kWordBytes, _mm512_cmpneq_epi32_mask(x, y), x);
+      }
+      count += differing;
+    }
   }
 };
 
 template <size_t kWordBytes, bool kRefresh, class Base>
 size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
                   std::byte* words) {
-  using L = Lanes<kWordBytes>;
-  using Mask = typename L::Mask;
-  constexpr size_t kStep = kStepBytes / kWordBytes;
-  const __m512i step = _mm512_set1_epi16(static_cast<short>(kStep));
-  __m512i at = _mm512_load_si512(kIota);
-  alignas(64) std::byte nowhere[kStepBytes];
-  size_t count = 0;
-  const auto visit = [&](size_t i, __m512i x, __m512i y) {
-    const Mask m = L::differ(x, y);
-    _mm512_storeu_si512(words + count * kWordBytes, L::compress(m, x));
-    L::positions(positions + count, m, at);
-    if constexpr (kRefresh) {
-      // The store always happens, but under an empty mask elsewhere: on a page that is mapped but
-      // not yet written (a file, a fork's memory) even an empty store is a trap of 150 ns.
-      L::store(choose_address(m != 0, base + i * kWordBytes, nowhere), m, x);
+  using D = Diff<kWordBytes, kRefresh, Base>;
+  D diff{next, base, positions, words};
+  size_t in_last_stretch = 0;
+  for (size_t begin = 0; begin < n; begin += D::kStretch) {
+    const size_t before = diff.count;
+    const size_t left = n - begin;
+    if (in_last_stretch >= kDenseFrom && left >= D::kStretch) {
+      diff.dense(begin);
+    } else {
+      diff.sparse(begin, left < D::kStretch ? n : begin + D::kStretch);
     }
-    count += static_cast<size_t>(_mm_popcnt_u64(m));
-    at = _mm512_add_epi16(at, step);
-  };
-  size_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
-    visit(i, _mm512_loadu_si512(next + i * kWordBytes), _mm512_loadu_si512(base + i * kWordBytes));
+    in_last_stretch = diff.count - before;
   }
-  if (i < n) {
-    const Mask rest = static_cast<Mask>((uint64_t{1} << (n - i)) - 1);
-    visit(i, L::load(rest, next + i * kWordBytes), L::load(rest, base + i * kWordBytes));
-  }
-  return count;
+  return diff.count;
 }
 
 template <size_t kWordBytes>
