@@ -73,6 +73,9 @@ Status sync_directory(const std::filesystem::path& path);
 // rename(2), not yet durable: sync_directory both parents.
 Status rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
 
+// Swaps two files atomically where the file system can; false where it cannot.
+bool exchange_files(const std::filesystem::path& a, const std::filesystem::path& b);
+
 // A name beside others that no other process will choose: prefix + 16 hexadecimal digits.
 std::string unique_name(std::string_view prefix);
 

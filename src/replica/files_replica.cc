@@ -131,20 +131,31 @@ Status FilesReplica::finish_journal() {
   return {};
 }
 
-// Every step may have been done already by a run that was cut off.
+// Every step may have been done already by a run that was cut off. A weight file is swapped with the
+// old one, whose gigabytes are freed after the commit; by its record it is known whether it was.
 Status FilesReplica::apply_journal(const ReplicaJournal& journal) {
   const fs::path stage = own(journal.stage);
+  const auto in_place = [this](const ReplicaRecord::Seen& file) {
+    const Result<FileStat> now = stat_file(folder_ / file.path);
+    return now && same_file(*now, file.stat);
+  };
+  std::set<std::string> done;
+  for (const ReplicaRecord::Seen& file : journal.record.files) {
+    if (in_place(file) || exchange_files(stage / file.path, folder_ / file.path)) {
+      done.insert(file.path);
+    }
+  }
   std::set<fs::path> folders = {folder_};
   for (const std::string& path : journal.renames) {
     const fs::path to = folder_ / path;
+    folders.insert(to.parent_path());
+    if (done.contains(path)) continue;
     SILT_TRY(make_directories(to.parent_path()));
     Status renamed = rename_file(stage / path, to);
     if (!renamed && renamed.error().code != Code::kNotFound) return renamed;
-    folders.insert(to.parent_path());
   }
   for (const ReplicaRecord::Seen& file : journal.record.files) {
-    const Result<FileStat> now = stat_file(folder_ / file.path);
-    if (now && same_file(*now, file.stat)) continue;
+    if (in_place(file)) continue;
     return Error{Code::kMismatch,
                  "'" + file.path + "' is not the file that was staged" + std::string(kRepairHint)};
   }
