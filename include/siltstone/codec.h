@@ -66,9 +66,11 @@ struct TileCode {
 class BlockDecoder {
  public:
   virtual ~BlockDecoder() = default;
-  // `words` holds the block's old words (their value is free where the codec's need is kNothing)
-  // and receives its new words. On error their content is unspecified. Returns how many elements
-  // the block's code says it changes.
+  // `words` holds the block's old words and receives its new words. A codec that needs nothing does
+  // not look at what `words` holds, but may leave words that did not change as they are (raw does,
+  // dense overwrites all). On error their content is unspecified. Returns how many elements the
+  // block's code says it changes: whoever applies all blocks compares the sum with
+  // TileCode::changed.
   virtual Result<uint64_t> apply(uint64_t block, std::span<std::byte> words) const = 0;
 };
 

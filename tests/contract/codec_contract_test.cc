@@ -5,6 +5,7 @@
 #include <string>
 #include <tuple>
 
+#include "base/parallel.h"
 #include "delta/section.h"
 #include "support/random_state.h"
 #include "support/section_bytes.h"
@@ -172,6 +173,36 @@ TEST_P(CodecContract, GuessesOfSizeAreNearTheTruth) {
     const auto truth = static_cast<double>(section.size());
     EXPECT_LT(guess, 1.4 * truth + 200) << per_million;
     EXPECT_GT(guess, 0.6 * truth - 200) << per_million;
+  }
+}
+
+// The longest gaps: nothing changes between the ends of the largest block.
+TEST(CodecBlocks, MayHave16MillionElements) {
+  constexpr size_t kElements = size_t{1} << 24;
+  std::vector<std::byte> old_words(kElements);
+  std::vector<std::byte> new_words(kElements);
+  new_words.front() = std::byte{1};
+  new_words.back() = std::byte{255};
+  const PlainChange change(DType::kI8, 24, std::move(old_words), std::move(new_words));
+  for (const Codec* codec : all_codecs()) expect_round_trip(change, codec);
+}
+
+TEST(CodecBlocks, AreDecodedOnManyThreads) {
+  for (const Codec* codec : all_codecs()) {
+    const PlainChange change = make_change(DType::kBF16, 24 * kRunElements - 9, 16,
+                                           {Where::kRate, 20'000}, Pattern::kNeighbours, 77);
+    const Bytes bytes = encode(change, codec);
+    const Result<Section> section = Section::open(bytes, matrix_of(change), change.dtype);
+    ASSERT_TRUE(section);
+    std::vector<std::byte> words = change.old_words;
+    const Status applied = parallel_for(24, 4, [&](uint64_t block, unsigned) -> Status {
+      const uint64_t begin = block * 2 * kRunElements;
+      const uint64_t length = std::min<uint64_t>(2 * kRunElements, words.size() - begin);
+      const auto changed = section->apply(block, MutByteSpan(words).subspan(begin, length));
+      return changed ? Status() : changed.error();
+    });
+    ASSERT_TRUE(applied) << applied.error().message;
+    EXPECT_TRUE(words == change.new_words);
   }
 }
 
