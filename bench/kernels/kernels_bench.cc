@@ -29,6 +29,8 @@ constexpr size_t kRunBytes = kRunElements * kWord;
 // two mappings of their own would lie back to back.
 constexpr size_t kSkewBytes = (1U << 20) + (64U << 10);
 
+constexpr size_t kEverything = SIZE_MAX;
+
 struct Options {
   size_t mib = 512;
   unsigned rounds = 15;
@@ -86,21 +88,21 @@ class Streams {
     }
   }
 
-  // Runs the kernel over the stream as publish does: tile by tile, each tile's list in the same
-  // memory. `keep` lets the list of the whole stream pile up instead.
+  // Runs the kernel over the stream. The list of every `list_bytes` of it takes the place of the
+  // one before, as a tile's does in publish; kEverything lets the list of the whole stream pile up.
   template <class Kernel>
-  void diff(Kernel kernel, bool keep) {
+  void diff(Kernel kernel, size_t list_bytes) {
     size_t total = 0;
     size_t count = 0;
     run_ends_.clear();
     for (size_t at = 0; at < bytes_; at += kRunBytes) {
-      if (!keep && at % kTileBytes == 0) {
+      if (at % list_bytes == 0) {
         total += count;
         count = 0;
       }
       count += kernel(next_ + at, base_ + at, kRunElements, positions_.data() + count,
                       words_.data() + count * kWord);
-      if (keep) run_ends_.push_back(count);
+      run_ends_.push_back(count);
     }
     check(total + count);
   }
@@ -228,7 +230,7 @@ void bench_refresh(Streams* streams, const Options& options, Report* report) {
     for (const Kernels* set : runnable_kernels()) {
       runs.add(
           "diff_refresh, " + std::string(set->name),
-          [=] { streams->diff(set->diff_refresh[kLog2Word], false); },
+          [=] { streams->diff(set->diff_refresh[kLog2Word], kTileBytes); },
           [=] { streams->restore_base(); });
     }
     runs.run(options.rounds);
@@ -246,6 +248,24 @@ void bench_digest(const Streams* streams, const Options& options, Report* report
   report_all(report, "digest", 0, runs, streams->bytes());
 }
 
+// The share of the list in the cost: a shorter one stays in a nearer cache.
+void bench_list(Streams* streams, const Options& options, Report* report) {
+  const Kernels& set = *runnable_kernels().back();
+  for (const double density : {0.05, 0.1}) {
+    streams->set_density(density);
+    Paired runs(best_read(streams, true));
+    for (const size_t list_bytes :
+         {size_t{32} << 20, size_t{8} << 20, size_t{2} << 20, kRunBytes}) {
+      runs.add(
+          "one list per " + format_bytes(list_bytes),
+          [=, &set] { streams->diff(set.diff_refresh[kLog2Word], list_bytes); },
+          [=] { streams->restore_base(); });
+    }
+    runs.run(options.rounds);
+    report_all(report, "list", density, runs, 2 * streams->bytes());
+  }
+}
+
 // Ways to have the base hold the new version after a commit and the old one after a failure, and
 // the fused pass, which cannot go back.
 void bench_promote(Streams* streams, const Options& options, Report* report) {
@@ -253,8 +273,8 @@ void bench_promote(Streams* streams, const Options& options, Report* report) {
   streams->set_density(kDensity);
   const Kernels& set = *runnable_kernels().back();
   const auto restore = [=] { streams->restore_base(); };
-  const auto diff = [=, &set] { streams->diff(set.diff[kLog2Word], true); };
-  const auto fused = [=, &set] { streams->diff(set.diff_refresh[kLog2Word], true); };
+  const auto diff = [=, &set] { streams->diff(set.diff[kLog2Word], kEverything); };
+  const auto fused = [=, &set] { streams->diff(set.diff_refresh[kLog2Word], kEverything); };
   const auto saving = [=, &set] { streams->diff_saving_old(set.diff[kLog2Word]); };
   const auto diff_and_list = [=] {
     diff();
@@ -313,6 +333,7 @@ int main(int argc, char** argv) {
   Streams streams(options.mib << 20);
   Report report(options.json);
   bench_refresh(&streams, options, &report);
+  bench_list(&streams, options, &report);
   bench_digest(&streams, options, &report);
   bench_promote(&streams, options, &report);
 }
