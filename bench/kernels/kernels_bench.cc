@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -28,9 +29,11 @@ constexpr size_t kRunBytes = kRunElements * kWord;
 // two mappings of their own would lie back to back.
 constexpr size_t kSkewBytes = (1U << 20) + (64U << 10);
 
+constexpr size_t kEverything = SIZE_MAX;
+
 struct Options {
   size_t mib = 512;
-  unsigned rounds = 11;
+  unsigned rounds = 15;
   bool json = false;
 };
 
@@ -85,21 +88,21 @@ class Streams {
     }
   }
 
-  // Runs the kernel over the stream as publish does: tile by tile, each tile's list in the same
-  // memory. `keep` lets the list of the whole stream pile up instead.
+  // Runs the kernel over the stream. The list of every `list_bytes` of it takes the place of the
+  // one before, as a tile's does in publish; kEverything lets the list of the whole stream pile up.
   template <class Kernel>
-  void diff(Kernel kernel, bool keep) {
+  void diff(Kernel kernel, size_t list_bytes) {
     size_t total = 0;
     size_t count = 0;
     run_ends_.clear();
     for (size_t at = 0; at < bytes_; at += kRunBytes) {
-      if (!keep && at % kTileBytes == 0) {
+      if (at % list_bytes == 0) {
         total += count;
         count = 0;
       }
       count += kernel(next_ + at, base_ + at, kRunElements, positions_.data() + count,
                       words_.data() + count * kWord);
-      if (keep) run_ends_.push_back(count);
+      run_ends_.push_back(count);
     }
     check(total + count);
   }
@@ -192,92 +195,113 @@ class Report {
   std::string_view section_;
 };
 
-// Reports variants from `first` on against the fastest of those before it.
-void report_against_reads(Report* report, const char* section, double density, const Paired& runs,
-                          size_t first, double gigabytes) {
-  size_t best = 0;
-  for (size_t i = 1; i < first; ++i) {
-    if (runs.seconds(i) < runs.seconds(best)) best = i;
+// The fastest of the read loops over one stream or two, found anew each time.
+std::function<void()> best_read(const Streams* streams, bool two) {
+  std::vector<std::function<void()>> reads;
+  std::vector<std::vector<double>> seconds(read_loops().size());
+  for (const ReadLoop& loop : read_loops()) {
+    reads.push_back([streams, two, &loop] {
+      g_sink = two ? loop.two_streams(streams->next(), streams->base(), streams->bytes())
+                   : loop.one_stream(streams->next(), streams->bytes());
+    });
   }
-  report->add(section, density, runs.name(best), gigabytes / runs.seconds(best), 1);
-  for (size_t i = first; i < runs.size(); ++i) {
-    report->add(section, density, runs.name(i), gigabytes / runs.seconds(i), runs.speed(i, best));
+  for (int round = 0; round < 7; ++round) {
+    for (size_t i = 0; i < reads.size(); ++i) seconds[i].push_back(thread_cpu_seconds(reads[i]));
+  }
+  size_t best = 0;
+  for (size_t i = 1; i < reads.size(); ++i) {
+    if (median(seconds[i]) < median(seconds[best])) best = i;
+  }
+  return reads[best];
+}
+
+void report_all(Report* report, const char* section, double density, const Paired& runs,
+                size_t bytes) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    report->add(section, density, runs.name(i), 1e-9 * static_cast<double>(bytes) / runs.seconds(i),
+                runs.speed(i));
   }
 }
 
 void bench_refresh(Streams* streams, const Options& options, Report* report) {
   for (const double density : {0.001, 0.01, 0.05, 0.1}) {
     streams->set_density(density);
-    Paired runs;
-    for (const ReadLoop& loop : read_loops()) {
-      runs.add(loop.name, [streams, &loop] {
-        g_sink = loop.two_streams(streams->next(), streams->base(), streams->bytes());
-      });
-    }
-    const size_t first = runs.size();
+    Paired runs(best_read(streams, true));
     for (const Kernels* set : runnable_kernels()) {
       runs.add(
           "diff_refresh, " + std::string(set->name),
-          [=] { streams->diff(set->diff_refresh[kLog2Word], false); },
+          [=] { streams->diff(set->diff_refresh[kLog2Word], kTileBytes); },
           [=] { streams->restore_base(); });
     }
     runs.run(options.rounds);
-    report_against_reads(report, "refresh", density, runs, first,
-                         2e-9 * static_cast<double>(streams->bytes()));
+    report_all(report, "refresh", density, runs, 2 * streams->bytes());
   }
 }
 
-void bench_digest(Streams* streams, const Options& options, Report* report) {
-  Paired runs;
-  for (const ReadLoop& loop : read_loops()) {
-    runs.add(loop.name,
-             [streams, &loop] { g_sink = loop.one_stream(streams->next(), streams->bytes()); });
-  }
-  const size_t first = runs.size();
+void bench_digest(const Streams* streams, const Options& options, Report* report) {
+  Paired runs(best_read(streams, false));
   for (const Kernels* set : runnable_kernels()) {
     runs.add("digest, " + std::string(set->name),
              [=] { g_sink = set->digest(streams->next(), streams->bytes() / 8, 0).a; });
   }
   runs.run(options.rounds);
-  report_against_reads(report, "digest", 0, runs, first,
-                       1e-9 * static_cast<double>(streams->bytes()));
+  report_all(report, "digest", 0, runs, streams->bytes());
 }
 
-// Ways to have the base hold the new version after a commit and the old one after a failure.
-// Baseline: the fused pass, which cannot go back.
+// The share of the list in the cost: a shorter one stays in a nearer cache.
+void bench_list(Streams* streams, const Options& options, Report* report) {
+  const Kernels& set = *runnable_kernels().back();
+  for (const double density : {0.05, 0.1}) {
+    streams->set_density(density);
+    Paired runs(best_read(streams, true));
+    for (const size_t list_bytes :
+         {size_t{32} << 20, size_t{8} << 20, size_t{2} << 20, kRunBytes}) {
+      runs.add(
+          "one list per " + format_bytes(list_bytes),
+          [=, &set] { streams->diff(set.diff_refresh[kLog2Word], list_bytes); },
+          [=] { streams->restore_base(); });
+    }
+    runs.run(options.rounds);
+    report_all(report, "list", density, runs, 2 * streams->bytes());
+  }
+}
+
+// Ways to have the base hold the new version after a commit and the old one after a failure, and
+// the fused pass, which cannot go back.
 void bench_promote(Streams* streams, const Options& options, Report* report) {
   constexpr double kDensity = 0.01;
   streams->set_density(kDensity);
   const Kernels& set = *runnable_kernels().back();
   const auto restore = [=] { streams->restore_base(); };
-  const auto diff = [=, &set] { streams->diff(set.diff[kLog2Word], true); };
-  Paired runs;
-  runs.add(
-      "fused pass", [=, &set] { streams->diff(set.diff_refresh[kLog2Word], true); }, restore);
-  runs.add("diff alone (publish fails)", diff, restore);
-  runs.add(
-      "diff, then scatter the list", [=] { diff(), streams->scatter(streams->new_words()); },
-      restore);
-  runs.add(
-      "diff, then a fused pass",
-      [=, &set] { diff(), streams->diff(set.diff_refresh[kLog2Word], true); }, restore);
-  runs.add(
-      "diff, then copy", [=] { diff(), streams->copy_base(); }, restore);
-  runs.add(
-      "refresh per run, saving old words",
-      [=, &set] { streams->diff_saving_old(set.diff[kLog2Word]); }, restore);
-  runs.add(
-      "the same, then undo (publish fails)",
-      [=, &set] {
-        streams->diff_saving_old(set.diff[kLog2Word]);
-        streams->scatter(streams->old_words());
-      },
-      restore);
+  const auto diff = [=, &set] { streams->diff(set.diff[kLog2Word], kEverything); };
+  const auto fused = [=, &set] { streams->diff(set.diff_refresh[kLog2Word], kEverything); };
+  const auto saving = [=, &set] { streams->diff_saving_old(set.diff[kLog2Word]); };
+  const auto diff_and_list = [=] {
+    diff();
+    streams->scatter(streams->new_words());
+  };
+  const auto diff_and_fused = [=] {
+    diff();
+    fused();
+  };
+  const auto diff_and_copy = [=] {
+    diff();
+    streams->copy_base();
+  };
+  const auto saving_and_undo = [=] {
+    saving();
+    streams->scatter(streams->old_words());
+  };
+  Paired runs(best_read(streams, true));
+  runs.add("fused pass", fused, restore);
+  runs.add("diff (publish fails)", diff, restore);
+  runs.add("diff, scatter the list", diff_and_list, restore);
+  runs.add("diff, fused pass", diff_and_fused, restore);
+  runs.add("diff, copy", diff_and_copy, restore);
+  runs.add("refresh, save old words", saving, restore);
+  runs.add("the same, undo (publish fails)", saving_and_undo, restore);
   runs.run(options.rounds);
-  for (size_t i = 0; i < runs.size(); ++i) {
-    report->add("promote", kDensity, runs.name(i),
-                2e-9 * static_cast<double>(streams->bytes()) / runs.seconds(i), runs.speed(i, 0));
-  }
+  report_all(report, "promote", kDensity, runs, 2 * streams->bytes());
 }
 
 bool parse(int argc, char** argv, Options* options) {
@@ -309,6 +333,7 @@ int main(int argc, char** argv) {
   Streams streams(options.mib << 20);
   Report report(options.json);
   bench_refresh(&streams, options, &report);
+  bench_list(&streams, options, &report);
   bench_digest(&streams, options, &report);
   bench_promote(&streams, options, &report);
 }
