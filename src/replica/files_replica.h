@@ -3,7 +3,7 @@
 // Staging writes every weight file that changes anew, beside the live one, in DIR/.siltstone;
 // commit records what it is about to rename, renames, and records the version. A folder that was
 // cut off in between is finished when it is opened again, so that no file is ever torn and no set
-// of files stays mixed. docs/decisions/0004-replica-folders.md says why files are rewritten and not
+// of files stays mixed. docs/decisions/0011-replica-folders.md says why files are rewritten and not
 // patched.
 #pragma once
 

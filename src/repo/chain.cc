@@ -1,6 +1,7 @@
 #include "repo/chain.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/parallel.h"
 #include "base/try.h"
@@ -26,24 +27,22 @@ std::optional<size_t> find_tensor(std::span<const TensorInfo> tensors, const std
   return static_cast<size_t>(found - tensors.begin());
 }
 
-// Sections of one link form bands: tiles of the same rows side by side, bands one below the other.
-// So that no element is changed twice, and so that this is linear in their number.
+// Orders the sections by link and place; those of one link must not overlap, whatever packs they
+// are in: an element would be changed twice.
 Status check_pieces(const TensorInfo& info, std::vector<Chain::Piece>& pieces) {
   std::sort(pieces.begin(), pieces.end(), [](const Chain::Piece& x, const Chain::Piece& y) {
     const Tile& a = x.header.tile;
     const Tile& b = y.header.tile;
     return std::tie(x.link, a.row_begin, a.col_begin) < std::tie(y.link, b.row_begin, b.col_begin);
   });
-  for (size_t i = 1; i < pieces.size(); ++i) {
-    if (pieces[i].link != pieces[i - 1].link) continue;
-    const Tile& last = pieces[i - 1].header.tile;
-    const Tile& tile = pieces[i].header.tile;
-    const bool below = tile.row_begin >= last.row_begin + last.rows;
-    const bool beside = tile.row_begin == last.row_begin && tile.rows == last.rows &&
-                        tile.col_begin >= last.col_begin + last.cols;
-    if (!below && !beside) {
-      return corrupt("tensor '" + info.name + "' has sections that overlap");
-    }
+  for (auto begin = pieces.begin(); begin != pieces.end();) {
+    const auto end = std::find_if(begin, pieces.end(), [&begin](const Chain::Piece& piece) {
+      return piece.link != begin->link;
+    });
+    std::vector<Tile> tiles;
+    for (auto piece = begin; piece != end; ++piece) tiles.push_back(piece->header.tile);
+    SILT_TRY(check_disjoint(std::move(tiles)).in("tensor '" + info.name + "'"));
+    begin = end;
   }
   return {};
 }
