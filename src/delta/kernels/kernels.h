@@ -25,7 +25,8 @@ struct Kernels {
                           uint16_t* positions, std::byte* words);
   Diff diff[4];
 
-  // The same, and makes `base` equal to `next` in the same pass.
+  // The same, and makes `base` equal to `next` in the same pass. Unchanged words of the run may
+  // be written too, with the value they have.
   using DiffRefresh = size_t (*)(const std::byte* next, std::byte* base, size_t n,
                                  uint16_t* positions, std::byte* words);
   DiffRefresh diff_refresh[4];
@@ -35,8 +36,8 @@ struct Kernels {
 };
 
 // The best set this CPU runs, or the one that SILTSTONE_KERNELS (scalar, avx2, avx512) names. A
-// name that this CPU cannot run, or that is unknown, ends the process with a message: silently
-// testing another kernel would be worse.
+// name that this CPU cannot run, or that is unknown, ends the process with a message and status 2:
+// silently testing another kernel would be worse.
 const Kernels& kernels();
 
 // Those this CPU can run, scalar first.

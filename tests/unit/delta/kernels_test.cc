@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -105,7 +106,7 @@ void expect_agrees(const Kernels& set, const Case& c, Versions* run) {
   EXPECT_EQ(
       set.diff_refresh[log2](run->next.data(), run->base.data(), c.n, position_out, words.data()),
       0U);
-  std::memcpy(run->base.data(), old.data(), old.size());
+  std::copy(old.begin(), old.end(), run->base.data());
 }
 
 constexpr double kDensities[] = {0, 0.002, 0.01, 0.05, 0.3, 0.9, 1};
