@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <vector>
 
 #include "base/try.h"
 
@@ -19,15 +17,12 @@ constexpr uint64_t kPieceBytes = uint64_t{2} << 20;
 
 // A page-aligned buffer of kPieceBytes per thread.
 std::byte* bounce_buffer() {
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
+  struct alignas(kPage) Page {
+    std::byte bytes[kPage];
   };
-  thread_local std::unique_ptr<std::byte, Free> buffer;
-  if (!buffer) {
-    buffer.reset(static_cast<std::byte*>(std::aligned_alloc(kPage, kPieceBytes)));
-    if (!buffer) throw std::bad_alloc();
-  }
-  return buffer.get();
+  thread_local std::vector<Page> pages;
+  if (pages.empty()) pages.resize(kPieceBytes / kPage);
+  return pages.front().bytes;
 }
 
 }  // namespace
@@ -71,7 +66,9 @@ Status DirectFile::write_at(uint64_t offset_bytes, ByteSpan bytes) {
   return file_.write_at(last, bytes.subspan(last - offset_bytes));
 }
 
-Status DirectFile::sync() { return file_.sync(); }
+Status DirectFile::sync() {
+  return file_.sync();
+}
 
 Status DirectFile::close() {
   SILT_TRY(direct_.close());

@@ -32,7 +32,8 @@ struct Tile {
   bool operator==(const Tile&) const = default;
 };
 
-inline constexpr uint64_t kTileBytes = uint64_t{16} << 20;
+// Small enough that the list of a tile's changes stays in the cache while it is encoded.
+inline constexpr uint64_t kTileBytes = uint64_t{8} << 20;
 
 // The rule: Tiles are full-width row ranges of one height, from row 0 on, the last holding the rows
 // that remain. The height is the largest multiple of h rows whose bytes are at most kTileBytes,

@@ -35,19 +35,20 @@ std::vector<Pair> match(const Side& from, const Side& to, DiffReport* report) {
   size_t i = 0;
   size_t j = 0;
   while (i < from.tensors.size() || j < to.tensors.size()) {
-    const TensorInfo* a = i < from.tensors.size() ? &from.tensors[i] : nullptr;
-    const TensorInfo* b = j < to.tensors.size() ? &to.tensors[j] : nullptr;
-    if (b == nullptr || (a != nullptr && a->name < b->name)) {
-      report->tensors.push_back({a->name, "removed", elements_of(*a), elements_of(*a)});
-      ++i;
-    } else if (a == nullptr || b->name < a->name) {
-      report->tensors.push_back({b->name, "added", elements_of(*b), elements_of(*b)});
-      ++j;
+    const bool a_left = i < from.tensors.size();
+    const bool b_left = j < to.tensors.size();
+    if (a_left && (!b_left || from.tensors[i].name < to.tensors[j].name)) {
+      const TensorInfo& a = from.tensors[i++];
+      report->tensors.push_back({a.name, "removed", elements_of(a), elements_of(a)});
+    } else if (!a_left || to.tensors[j].name < from.tensors[i].name) {
+      const TensorInfo& b = to.tensors[j++];
+      report->tensors.push_back({b.name, "added", elements_of(b), elements_of(b)});
     } else {
-      if (*a == *b) {
+      const TensorInfo& b = to.tensors[j];
+      if (from.tensors[i] == b) {
         pairs.push_back({i, j});
       } else {
-        report->tensors.push_back({b->name, "retyped", elements_of(*b), elements_of(*b)});
+        report->tensors.push_back({b.name, "retyped", elements_of(b), elements_of(b)});
       }
       ++i;
       ++j;

@@ -223,7 +223,9 @@ Result<std::vector<std::string>> indexed_files(const fs::path& folder,
                        ", which does not name it: they are two models; remove the one that is out "
                        "of date"};
     }
-    listing.skipped.push_back(name + " (not named by " + index_name + ")");
+    std::string remark = name;
+    remark.append(" (not named by ").append(index_name).append(")");
+    listing.skipped.push_back(std::move(remark));
   }
   std::ranges::sort(listing.skipped);
   return std::vector<std::string>(named.begin(), named.end());

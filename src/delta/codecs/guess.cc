@@ -18,7 +18,7 @@ constexpr unsigned kFraction = 8;          // logarithms carry this many fractio
 
 // log2(value) in units of 2^-kFraction, linear between powers of two. REQUIRES: value > 0.
 uint64_t log2_fixed(uint64_t value) {
-  const auto octave = static_cast<unsigned>(std::bit_width(value)) - 1;
+  const auto octave = static_cast<unsigned>(std::bit_width(value | 1)) - 1;
   const uint64_t mantissa =
       octave >= kFraction ? value >> (octave - kFraction) : value << (kFraction - octave);
   return (uint64_t{octave} << kFraction) + mantissa - (uint64_t{1} << kFraction);

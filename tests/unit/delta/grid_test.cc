@@ -71,18 +71,19 @@ TEST(DefaultTiles, HaveWholeWordBoundariesAndBoundedSize) {
 TEST(DefaultTiles, StartAtDigestBlocksWhereThatFits) {
   const WordMatrix embedding{30522, 384, 2};  // 768-byte rows: 32 of them fill 24 KiB
   const std::vector<Tile> tiles = default_tiles(embedding);
-  EXPECT_EQ(tiles, (std::vector<Tile>{{0, 21824, 0, 384}, {21824, 8698, 0, 384}}));
+  EXPECT_EQ(tiles,
+            (std::vector<Tile>{{0, 10912, 0, 384}, {10912, 10912, 0, 384}, {21824, 8698, 0, 384}}));
 
   const WordMatrix large{151936, 1536, 2};  // 3,072-byte rows: 8 of them fill 24 KiB
   const std::vector<Tile> parts = default_tiles(large);
-  ASSERT_EQ(parts.size(), 28U);
-  EXPECT_EQ(parts[1], (Tile{5456, 5456, 0, 1536}));
+  ASSERT_EQ(parts.size(), 56U);
+  EXPECT_EQ(parts[1], (Tile{2728, 2728, 0, 1536}));
   EXPECT_EQ(parts[1].row_begin * 3072 % 8192, 0U);
 }
 
 TEST(DefaultTiles, FallBackToWordsAndThenToTheSmallestRange) {
   // 8,192 rows of 4,099 bytes exceed a tile; eight do not.
-  EXPECT_EQ(default_tiles({20000, 4099, 1})[1], (Tile{4088, 4088, 0, 4099}));
+  EXPECT_EQ(default_tiles({20000, 4099, 1})[1], (Tile{2040, 2040, 0, 4099}));
   // Rows larger than a tile, each a whole number of words: one by one.
   EXPECT_EQ(default_tiles({3, (32ULL << 20) + 8, 1}).size(), 3U);
   // Eight odd rows are the least that ends at a word.
@@ -99,8 +100,8 @@ TEST(DefaultTiles, AreNoneWithoutElements) {
 TEST(DefaultTiles, CoverHugeTensors) {
   const WordMatrix huge{uint64_t{1} << 40, 1, 2};
   const std::vector<Tile> tiles = default_tiles(huge);
-  ASSERT_EQ(tiles.size(), size_t{1} << 17);
-  EXPECT_EQ(tiles.back(), (Tile{(uint64_t{1} << 40) - (8 << 20), 8 << 20, 0, 1}));
+  ASSERT_EQ(tiles.size(), size_t{1} << 18);
+  EXPECT_EQ(tiles.back(), (Tile{(uint64_t{1} << 40) - (4 << 20), 4 << 20, 0, 1}));
 
   // One row of nearly 2^63 bytes: eight of them, or 8,192, would overflow.
   const WordMatrix row{1, (uint64_t{1} << 62) + 1, 1};
