@@ -18,6 +18,12 @@ for program in build/bench/*/bench_*; do
   "$program"
   count=$((count + 1))
 done
+# Whole commands against cat and cp of the same files; needs 12 GiB of disk under $TMPDIR.
+if [ $# -eq 0 ] || [[ " $* " == *flows* ]]; then
+  echo "== flows"
+  python3 bench/flows/flows.py
+  count=$((count + 1))
+fi
 if [ "$count" -eq 0 ]; then
   echo "bench: no benchmark program matches" >&2
   exit 1

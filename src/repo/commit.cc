@@ -51,6 +51,30 @@ Status check_format(const Json& object) {
   return {};
 }
 
+// A commit ends with the hash of all that stands before it: the newest one is named by no other
+// object, and a bit that flipped on the way must not become the parent hash of the next.
+constexpr std::string_view kSealOpen = ",\"seal\":\"";
+constexpr std::string_view kSealClose = "\"}";
+constexpr size_t kSealBytes = kSealOpen.size() + 64 + kSealClose.size();
+
+// `json` is an object's text.
+std::string seal(std::string json) {
+  json.pop_back();
+  const std::string hash = sha256_hex(as_bytes(json));
+  return json.append(kSealOpen).append(hash).append(kSealClose);
+}
+
+Status check_seal(std::string_view bytes) {
+  if (bytes.size() <= kSealBytes) return corrupt("it is cut off");
+  const std::string_view body = bytes.substr(0, bytes.size() - kSealBytes);
+  const std::string_view end = bytes.substr(body.size());
+  if (!end.starts_with(kSealOpen) || !end.ends_with(kSealClose) ||
+      end.substr(kSealOpen.size(), 64) != sha256_hex(as_bytes(body))) {
+    return corrupt("its seal does not match its content: it was damaged");
+  }
+  return {};
+}
+
 Json to_json(const VersionId& id) {
   return {{"branch", id.branch}, {"seq", id.seq}, {"hash", id.commit_hash}};
 }
@@ -217,7 +241,7 @@ Result<std::string> format_commit(const Commit& commit) {
                {"artifacts", Json::array()}};
   if (commit.step) json["user"]["step"] = *commit.step;
   for (const Artifact& artifact : commit.artifacts) json["artifacts"].push_back(to_json(artifact));
-  std::string bytes = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string bytes = seal(json.dump(-1, ' ', false, Json::error_handler_t::replace));
   if (bytes.size() > kMaxCommitBytes) {
     return Error{Code::kInvalidArgument,
                  "the commit would have " + std::to_string(bytes.size()) +
@@ -230,6 +254,7 @@ Result<Commit> parse_commit(std::string_view bytes, std::string_view repo_id,
                             std::string_view branch, uint64_t seq) {
   SILT_ASSIGN(const Json json, parse_json(bytes, {kMaxCommitBytes, 8}));
   SILT_TRY(check_format(json));
+  SILT_TRY(check_seal(bytes));
   Commit commit;
   SILT_ASSIGN(commit.repo_id, hex_member(json, "repo_id", 32));
   SILT_ASSIGN(commit.id.branch, json_string(json, "branch"));
