@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
@@ -37,6 +38,12 @@ Status copy_whole_file(const std::filesystem::path& from, const std::filesystem:
   return target.close();
 }
 
+// Where the file's bytes really lie: folders may hold links into a download cache.
+std::filesystem::path source_of(const Checkpoint& checkpoint, const WeightFile& file) {
+  std::error_code ignored;
+  return std::filesystem::weakly_canonical(checkpoint.root() / file.path, ignored);
+}
+
 }  // namespace
 
 struct BaseCache::Record {
@@ -46,7 +53,7 @@ struct BaseCache::Record {
   std::string files_folder;  // below folder_
   std::vector<KeptFile> files;
   bool copied = false;
-  bool in_place = false;  // the trainer was seen to rewrite its files
+  std::string rewritten;  // a file that the trainer was seen to rewrite in place
 };
 
 std::optional<BaseCache::Record> BaseCache::read_record() {
@@ -60,7 +67,7 @@ std::optional<BaseCache::Record> BaseCache::read_record() {
     record.id = {json.at("branch"), json.at("seq"), json.at("hash")};
     record.root = json.at("root");
     record.copied = json.at("copied");
-    record.in_place = json.at("in_place");
+    record.rewritten = json.at("rewritten");
     record.files_folder = json.at("files_folder");
     for (const Json& text_sum : json.at("sums")) {
       Sum128 sum;
@@ -89,7 +96,7 @@ Status BaseCache::write_record(const Record& record) {
                {"hash", record.id.commit_hash},
                {"root", record.root},
                {"copied", record.copied},
-               {"in_place", record.in_place},
+               {"rewritten", record.rewritten},
                {"files_folder", record.files_folder},
                {"sums", Json::array()},
                {"files", Json::array()}};
@@ -117,7 +124,7 @@ std::optional<BaseCache::Kept> BaseCache::load() {
                       now->mtime_ns == file.stat.mtime_ns;
     if (same) continue;
     // The name is ours alone, so whoever changed the file did it through the trainer's name.
-    record->in_place = record->in_place || !record->copied;
+    if (!record->copied) record->rewritten = file.source;
     std::error_code ignored;
     std::filesystem::remove_all(files, ignored);
     record->files.clear();
@@ -138,8 +145,7 @@ std::optional<BaseCache::Kept> BaseCache::load() {
 Status BaseCache::keep_files(const Checkpoint& checkpoint, Record* record) {
   const std::filesystem::path target = folder_ / record->files_folder;
   for (const WeightFile& file : checkpoint.files()) {
-    const std::filesystem::path from =
-        std::filesystem::canonical(checkpoint.root() / file.path).lexically_normal();
+    const std::filesystem::path from = source_of(checkpoint, file);
     const std::filesystem::path to = target / file.path;
     SILT_TRY(make_directories(to.parent_path()));
     if (record->copied) {
@@ -164,9 +170,12 @@ void BaseCache::keep(const Checkpoint& checkpoint, const VersionId& id, const st
   record.id = id;
   record.root = root;
   record.sums = sums;
-  record.in_place = last && last->in_place;
-  record.copied = record.in_place;
-  if (record.in_place && !last->files.empty() && chain_bytes <= total / 2) return;
+  if (last) record.rewritten = last->rewritten;
+  record.copied = std::ranges::any_of(checkpoint.files(), [&](const WeightFile& file) {
+    return source_of(checkpoint, file) == record.rewritten;
+  });
+  const bool has_copy = last && last->copied && !last->files.empty();
+  if (record.copied && has_copy && chain_bytes <= total / 2) return;
 
   std::error_code ignored;
   const std::filesystem::path old =
