@@ -51,7 +51,7 @@ Status check_format(const Json& object) {
   return {};
 }
 
-// A commit ends with the hash of all that stands before it: the newest one is named by no other
+// Records end with the hash of all that stands before it: the newest commit is named by no other
 // object, and a bit that flipped on the way must not become the parent hash of the next.
 constexpr std::string_view kSealOpen = ",\"seal\":\"";
 constexpr std::string_view kSealClose = "\"}";
@@ -307,12 +307,13 @@ std::string format_repo(const RepoRecord& record) {
                      {"required_features", Json::array()},
                      {"repo_id", record.repo_id},
                      {"digest", kDigestAlgorithm}};
-  return json.dump();
+  return seal(json.dump());
 }
 
 Result<RepoRecord> parse_repo(std::string_view bytes) {
   SILT_ASSIGN(const Json json, parse_json(bytes));
   SILT_TRY(check_format(json));
+  SILT_TRY(check_seal(bytes));
   RepoRecord record;
   SILT_ASSIGN(record.repo_id, hex_member(json, "repo_id", 32));
   SILT_ASSIGN(const std::string digest, json_string(json, "digest"));
@@ -324,12 +325,13 @@ Result<RepoRecord> parse_repo(std::string_view bytes) {
 
 std::string format_ref(const VersionId& target, std::string_view repo_id) {
   const Json json = {{"format", kFormat}, {"repo_id", repo_id}, {"target", to_json(target)}};
-  return json.dump();
+  return seal(json.dump());
 }
 
 Result<VersionId> parse_ref(std::string_view bytes, std::string_view repo_id) {
   SILT_ASSIGN(const Json json, parse_json(bytes));
   SILT_TRY(check_format(json));
+  SILT_TRY(check_seal(bytes));
   SILT_ASSIGN(const std::string found, hex_member(json, "repo_id", 32));
   if (found != repo_id) return corrupt("belongs to repository " + found);
   SILT_ASSIGN(const Json* target, json_object(json, "target"));
