@@ -1,7 +1,7 @@
 // Writing large new files past the page cache.
 //
-// Filling the page cache with a file that is synced at once costs several times the disk's own time;
-// O_DIRECT does not. Where the file system refuses it, writes are buffered.
+// Filling the page cache with a file that is synced at once costs several times the disk's own
+// time; O_DIRECT does not. Where the file system refuses it, writes are buffered.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ class DirectFile {
 
   bool is_open() const { return file_.is_open(); }
   // Any offset and length inside the file; ranges that touch should be written in pieces of
-  // megabytes, since every end that is not a multiple of 4 KiB goes through the page cache. Threads:
-  // several may write disjoint ranges.
+  // megabytes, since every end that is not a multiple of 4 KiB goes through the page cache.
+  // Threads: several may write disjoint ranges.
   Status write_at(uint64_t offset_bytes, ByteSpan bytes);
   Status sync();
   Status close();
