@@ -16,6 +16,7 @@
 #include "base/files.h"
 #include "siltstone/store.h"
 #include "store/sources.h"
+#include "support/scratch_folder.h"
 
 namespace siltstone {
 
@@ -25,29 +26,13 @@ struct TestBucket {
   std::function<void()> remove = [] {};
 };
 
+using test::ScratchFolder;
+
 struct StoreCase {
   std::string name;
   std::function<TestBucket()> make;
 
   friend void PrintTo(const StoreCase& store, std::ostream* out) { *out << store.name; }
-};
-
-// A folder under the system's temporary one, removed at the end.
-class ScratchFolder {
- public:
-  ScratchFolder() : path_(std::filesystem::temp_directory_path() / unique_name("siltstone-test-")) {
-    std::filesystem::create_directory(path_);
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  const std::filesystem::path path_;
 };
 
 // `size_bytes` bytes that follow from `seed` and their position; nothing is held in memory. From

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "base/files.h"
 #include "siltstone/checkpoint.h"
 #include "siltstone/repository.h"
+#include "support/scratch_folder.h"
 
 namespace siltstone::test {
 
@@ -81,24 +81,6 @@ struct TinyModel {
     }
     return ::testing::AssertionSuccess();
   }
-};
-
-// A folder of its own, gone at the end.
-class ScratchFolder {
- public:
-  ScratchFolder() : path_(std::filesystem::temp_directory_path() / unique_name("siltstone-test-")) {
-    std::filesystem::create_directories(path_);
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
 };
 
 }  // namespace siltstone::test
