@@ -53,6 +53,7 @@ struct DTypeInfo {
   uint8_t bits;           // of one element: 4, 6, 8, 16, 32 or 64
   uint8_t word_bytes;     // of the words that are compared and moved: 1, 2, 4 or 8
   WordOrder order;
+  uint8_t mantissa_bits = 0;  // of floating-point words: the exponent's field begins above them
 };
 
 // nullptr if the code or name is not one of the format's.

@@ -8,5 +8,6 @@ namespace siltstone {
 const Codec& raw_codec();    // id 1
 const Codec& step_codec();   // id 2
 const Codec& dense_codec();  // id 3
+const Codec& class_codec();  // id 4
 
 }  // namespace siltstone

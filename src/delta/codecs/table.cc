@@ -7,10 +7,11 @@ namespace siltstone {
 namespace {
 
 const auto& table() {
-  static const std::array<const Codec*, 3> codecs = {
+  static const std::array<const Codec*, 4> codecs = {
       &raw_codec(),
       &step_codec(),
       &dense_codec(),
+      &class_codec(),
   };
   return codecs;
 }

@@ -207,6 +207,7 @@ constinit const Kernels kAvx2Kernels = {
     .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
     .digest = digest_words,
+    .classify = kAvx2Classify,
 };
 
 }  // namespace siltstone

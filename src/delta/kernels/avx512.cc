@@ -278,6 +278,7 @@ constinit const Kernels kAvx512Kernels = {
     .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
     .digest = digest_words,
+    .classify = kAvx512Classify,
 };
 
 }  // namespace siltstone

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "delta/digest.h"
+#include "delta/kernels/classes.h"
 
 namespace siltstone {
 
@@ -33,6 +34,12 @@ struct Kernels {
 
   // digest.h: digest_bytes for whole 8-byte words: `n_words` words starting at word `first_word`.
   Sum128 (*digest)(const std::byte* bytes, size_t n_words, uint64_t first_word);
+
+  // Sorts `n` <= 8,192 words into classes: fills `window` for ceil(n / 64) groups and cuts + 1
+  // classes. Index as above.
+  using Classify = void (*)(const std::byte* words, size_t n, const ClassCuts& cuts,
+                            ClassWindow* window);
+  const Classify* classify;
 };
 
 // The best set this CPU runs, or the one that SILTSTONE_KERNELS (scalar, avx2, avx512) names. A

@@ -71,6 +71,7 @@ constinit const Kernels kScalarKernels = {
     .diff_refresh = {kDiffRefresh<uint8_t>, kDiffRefresh<uint16_t>, kDiffRefresh<uint32_t>,
                      kDiffRefresh<uint64_t>},
     .digest = digest_words,
+    .classify = kScalarClassify,
 };
 
 }  // namespace siltstone

@@ -10,9 +10,12 @@
 namespace siltstone {
 
 extern const Kernels kScalarKernels;
+extern const Kernels::Classify kScalarClassify[4];
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels::Classify kAvx2Classify[4];
+extern const Kernels::Classify kAvx512Classify[4];
 #endif
 
 }  // namespace siltstone

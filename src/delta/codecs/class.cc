@@ -1,0 +1,334 @@
+// Codec 4: gaps counted inside classes of equal exponent of the old word, and an entropy-coded step
+// for every word of the exponents that change often (docs/format/delta_pack.md, "class").
+//
+// An optimizer moves all weights by much the same amount, so whether rounding shows it depends on
+// the size of the weight: each binade up halves the chance. Classes make that knowledge free, since
+// the receiver has the old words.
+#include <algorithm>
+#include <bit>
+
+#include "base/try.h"
+#include "delta/codecs/block_view.h"
+#include "delta/codecs/class_encode.h"
+#include "delta/codecs/class_layout.h"
+#include "delta/codecs/codecs.h"
+#include "delta/codecs/guess.h"
+#include "delta/codecs/word_steps.h"
+#include "delta/kernels/kernels.h"
+
+namespace siltstone {
+namespace {
+
+// What all blocks of a section are decoded with.
+struct ClassTile {
+  ClassParams params;
+  ExponentField field;
+  ClassCuts cuts;
+  std::vector<std::unique_ptr<const SlotTable>> own;
+  std::vector<const SlotTable*> by_exponent;  // of dense exponents
+};
+
+// A sparse change by more than one.
+struct Exception {
+  uint32_t ordinal;
+  uint64_t word;
+};
+
+// Of one thread; bounded by the elements of the largest block.
+struct Scratch {
+  ClassWindow window;
+  std::vector<std::byte> bits;
+  std::vector<uint32_t> ranks;           // of sparse changes inside their class, class by class
+  std::vector<Exception> exceptions;
+};
+Scratch& scratch() {
+  thread_local Scratch buffers;
+  return buffers;
+}
+
+template <class W>
+class ClassBlockDecoder {
+ public:
+  ClassBlockDecoder(uint64_t block, const ClassTile& tile, WordOrder order, MutByteSpan words)
+      : block_(block), tile_(tile), ranks_(order), words_(words.data()),
+        elements_(words.size() / sizeof(W)), buffers_(scratch()) {}
+
+  Result<uint64_t> decode(ByteSpan payload) {
+    SILT_ASSIGN(open_, open_class_block(block_, payload, elements_, tile_.params));
+    buffers_.bits.assign(open_.bits.begin(), open_.bits.end());
+    buffers_.bits.resize(open_.bits.size() + BitReader::kTailBytes);
+    SILT_TRY(read_sparse());
+    for (unsigned lane = 0; lane < tile_.params.lanes() && open_.head.dense; ++lane)
+      states_[lane] = load_le<uint32_t>(open_.states.data() + 4 * lane);
+    words_left_ = open_.head.words;
+    for (uint64_t begin = 0; begin < elements_; begin += kWindowElements) {
+      SILT_TRY(decode_window(words_ + begin * sizeof(W),
+                             std::min<uint64_t>(kWindowElements, elements_ - begin)));
+    }
+    SILT_TRY(check_end());
+    return changed_;
+  }
+
+ private:
+  Status read_sparse();
+  Status read_exceptions();
+  Status decode_window(std::byte* words, size_t n);
+  void decode_class(unsigned k, std::byte* words, size_t groups);
+  Status decode_dense(std::byte* words, size_t dense);
+  Status check_end();
+  Error corrupt(const std::string& problem) const { return corrupt_block(block_, problem); }
+
+  const uint64_t block_;
+  const ClassTile& tile_;
+  const WordRanks<W> ranks_;
+  std::byte* const words_;
+  const uint64_t elements_;
+  Scratch& buffers_;
+  ClassBlock open_;
+  uint64_t sign_at_ = 0;  // bit
+  uint64_t raw_at_ = 0;   // bit
+  uint32_t states_[1U << kMaxLog2Lanes] = {};
+  uint64_t words_left_ = 0;
+  uint64_t changed_ = 0;
+  std::array<uint32_t, kMaxSparse> next_{};   // ordinal of the class's next change
+  std::array<uint32_t, kMaxSparse> end_{};
+  std::array<uint64_t, kMaxSparse> begin_{};  // members of the class in the windows before
+  std::array<size_t, kMaxSparse> next_exception_{};
+};
+
+// Turns gaps into ranks.
+template <class W>
+Status ClassBlockDecoder<W>::read_sparse() {
+  const ClassBlockHead& head = open_.head;
+  const uint64_t total_bits = open_.bits.size() * 8;
+  uint64_t low_at = head.high_bits;
+  uint64_t low_bits = 0;
+  for (unsigned k = 0; k < tile_.params.sparse(); ++k)
+    low_bits += uint64_t{head.counts[k]} * tile_.params.rice_bits[k];
+  sign_at_ = low_at + low_bits;
+  raw_at_ = sign_at_ + open_.changes +
+            uint64_t{head.exceptions} * (32 + 8 * sizeof(W));
+  if (raw_at_ > total_bits)
+    return corrupt("parts of " + std::to_string(raw_at_) + " bits in " +
+                   std::to_string(total_bits));
+  buffers_.ranks.resize(open_.changes);
+  const std::byte* bits = buffers_.bits.data();
+  uint64_t high_at = 0;
+  uint32_t ordinal = 0;
+  for (unsigned k = 0; k < tile_.params.sparse(); ++k) {
+    const unsigned rice = tile_.params.rice_bits[k];
+    const uint64_t low_mask = (uint64_t{1} << rice) - 1;
+    next_[k] = ordinal;
+    uint64_t rank = 0;
+    for (uint32_t i = 0; i < head.counts[k]; ++i, ++ordinal) {
+      uint64_t quotient = 0;
+      for (;;) {
+        const uint64_t window = load_le<uint64_t>(bits + high_at / 8) >> (high_at % 8);
+        const auto zeros = static_cast<unsigned>(std::countr_zero(window | uint64_t{1} << 56));
+        quotient += zeros;
+        high_at += zeros;
+        if (zeros < 56) break;
+        if (high_at >= head.high_bits) return corrupt("the gaps are cut off");
+      }
+      if (++high_at > head.high_bits) return corrupt("the gaps are cut off");
+      const uint64_t low = load_le<uint64_t>(bits + low_at / 8) >> (low_at % 8) & low_mask;
+      low_at += rice;
+      rank += (quotient << rice) + low;
+      if (rank >= elements_) return corrupt("a gap leads out of the block");
+      buffers_.ranks[ordinal] = static_cast<uint32_t>(rank++);
+    }
+    end_[k] = ordinal;
+  }
+  if (high_at != head.high_bits) return corrupt("gaps are left over");
+  return read_exceptions();
+}
+
+template <class W>
+Status ClassBlockDecoder<W>::read_exceptions() {
+  const uint32_t count = open_.head.exceptions;
+  buffers_.exceptions.clear();
+  const std::byte* bits = buffers_.bits.data();
+  uint64_t at = sign_at_ + open_.changes;
+  const auto read = [&](unsigned width) {
+    const uint64_t value = load_le<uint64_t>(bits + at / 8) >> (at % 8);
+    at += width;
+    return value & ((uint64_t{1} << width) - 1);
+  };
+  uint64_t least = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint64_t ordinal = read(32);
+    if (ordinal < least || ordinal >= open_.changes)
+      return corrupt("exception for change " + std::to_string(ordinal) + " of " +
+                     std::to_string(open_.changes));
+    least = ordinal + 1;
+    uint64_t word = read(8 * sizeof(W) > 32 ? 32 : 8 * sizeof(W));
+    if (sizeof(W) == 8) word |= read(32) << 32;
+    buffers_.exceptions.push_back({static_cast<uint32_t>(ordinal), word});
+  }
+  for (unsigned k = 0; k < tile_.params.sparse(); ++k) {
+    const auto first = std::ranges::lower_bound(buffers_.exceptions, next_[k], {},
+                                                &Exception::ordinal);
+    next_exception_[k] = static_cast<size_t>(first - buffers_.exceptions.begin());
+  }
+  return {};
+}
+
+inline unsigned select_bit(uint64_t mask, unsigned rank) {
+  for (; rank > 0; --rank) mask &= mask - 1;
+  return static_cast<unsigned>(std::countr_zero(mask));
+}
+
+template <class W>
+void ClassBlockDecoder<W>::decode_class(unsigned k, std::byte* words, size_t groups) {
+  const ClassWindow& window = buffers_.window;
+  const uint64_t* members = window.members[k + 1];
+  const uint16_t* before = window.before[k + 1];
+  const std::byte* bits = buffers_.bits.data();
+  const uint64_t end_rank = begin_[k] + before[groups];
+  size_t group = 0;
+  const std::vector<Exception>& exceptions = buffers_.exceptions;
+  size_t exception = next_exception_[k];
+  uint32_t ordinal = next_[k];
+  for (; ordinal < end_[k] && buffers_.ranks[ordinal] < end_rank; ++ordinal) {
+    const auto rank = static_cast<unsigned>(buffers_.ranks[ordinal] - begin_[k]);
+    while (before[group + 1] <= rank) ++group;
+    const unsigned bit = select_bit(members[group], rank - before[group]);
+    std::byte* word = words + (group * kGroupElements + bit) * sizeof(W);
+    const uint64_t sign_at = sign_at_ + ordinal;
+    const bool down = (static_cast<unsigned>(bits[sign_at / 8]) >> (sign_at % 8) & 1) != 0;
+    if (exception < exceptions.size() && exceptions[exception].ordinal == ordinal) {
+      store_le(word, static_cast<W>(exceptions[exception++].word));
+    } else {
+      store_le(word, ranks_.add(load_le<W>(word), down ? static_cast<W>(~W{0}) : W{1}));
+    }
+  }
+  next_[k] = ordinal;
+  next_exception_[k] = exception;
+  begin_[k] = end_rank;
+}
+
+template <class W>
+Status ClassBlockDecoder<W>::decode_dense(std::byte* words, size_t dense) {
+  if (dense == 0) return {};
+  if (!open_.head.dense) return corrupt("it has dense words, its head says that it has none");
+  const unsigned lane_mask = tile_.params.lanes() - 1;
+  const std::byte* next_word =
+      open_.words.data() + 2 * (open_.head.words - words_left_);
+  const uint64_t total_bits = open_.bits.size() * 8;
+  const std::byte* bits = buffers_.bits.data();
+  for (size_t j = 0; j < dense; ++j) {
+    std::byte* word = words + buffers_.window.lowest[j] * sizeof(W);
+    const W from = load_le<W>(word);
+    uint32_t& x = states_[j & lane_mask];
+    const uint32_t slot = tile_.by_exponent[tile_.field.of(from)]->slots[x & (kTotal - 1)];
+    x = SlotTable::frequency(slot) * (x >> kLog2Total) + SlotTable::offset(slot);
+    if (x < (1U << kLog2StateLow)) {
+      if (words_left_ == 0) return corrupt("its entropy-coded words are cut off");
+      x = x << 16 | load_le<uint16_t>(next_word);
+      next_word += 2;
+      --words_left_;
+    }
+    const unsigned symbol = SlotTable::symbol(slot);
+    if (symbol == 0) continue;
+    ++changed_;
+    if (symbol < kFirstWideSymbol) {
+      store_le(word, ranks_.add(from, step_of_symbol<W>(symbol, 0)));
+      continue;
+    }
+    const unsigned width = symbol == kEscapeSymbol ? 8 * sizeof(W) : raw_bits_of(symbol);
+    if (width > 8 * sizeof(W) || raw_at_ + width > total_bits)
+      return corrupt("a step of more bits than there are");
+    uint64_t raw = load_le<uint64_t>(bits + raw_at_ / 8) >> (raw_at_ % 8);
+    if (width > 56) raw |= static_cast<uint64_t>(bits[raw_at_ / 8 + 8]) << 1 << (63 - raw_at_ % 8);
+    raw_at_ += width;
+    if (width < 64) raw &= (uint64_t{1} << width) - 1;
+    const W step = symbol == kEscapeSymbol ? static_cast<W>(raw) : step_of_symbol<W>(symbol, raw);
+    store_le(word, ranks_.add(from, step));
+  }
+  return {};
+}
+
+template <class W>
+Status ClassBlockDecoder<W>::decode_window(std::byte* words, size_t n) {
+  kernels().classify[std::countr_zero(sizeof(W))](words, n, tile_.cuts, &buffers_.window);
+  const size_t groups = ceil_div(n, kGroupElements);
+  for (unsigned k = 0; k < tile_.params.sparse(); ++k) decode_class(k, words, groups);
+  return decode_dense(words, buffers_.window.before[0][groups]);
+}
+
+// What an encoder left over would mean another base or damage.
+template <class W>
+Status ClassBlockDecoder<W>::check_end() {
+  for (unsigned k = 0; k < tile_.params.sparse(); ++k)
+    if (next_[k] != end_[k])
+      return corrupt("changes of a class that has fewer words; is this the right base?");
+  changed_ += open_.changes;
+  if (words_left_ != 0) return corrupt("entropy-coded words are left over");
+  for (unsigned lane = 0; lane < tile_.params.lanes() && open_.head.dense; ++lane)
+    if (states_[lane] != 1U << kLog2StateLow)
+      return corrupt("the entropy coder does not end as it began; is this the right base?");
+  const uint64_t left = open_.bits.size() * 8 - raw_at_;
+  if (left >= 128) return corrupt(std::to_string(left) + " bits left over at the end");
+  for (uint64_t at = raw_at_; at < raw_at_ + left; ++at)
+    if ((static_cast<unsigned>(open_.bits[at / 8]) >> (at % 8) & 1) != 0)
+      return corrupt("padding that is not zero");
+  if (changed_ == 0) return corrupt("a payload that changes no element");
+  return {};
+}
+
+class ClassDecoder : public BlockDecoder {
+ public:
+  ClassDecoder(const TileCode& code, ClassTile tile) : code_(code), tile_(std::move(tile)) {}
+
+  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words) const override {
+    const DTypeInfo& info = dtype_info(code_.dtype);
+    return with_word_type(info.word_bytes, [&](auto word) {
+      return ClassBlockDecoder<decltype(word)>(block, tile_, info.order, words)
+          .decode(code_.blocks[block]);
+    });
+  }
+
+ private:
+  const TileCode& code_;
+  ClassTile tile_;
+};
+
+class ClassCodec : public Codec {
+ public:
+  uint16_t id() const override { return 4; }
+  std::string_view name() const override { return "class"; }
+  Need need() const override { return Need::kAllWords; }
+
+  uint64_t estimate_bytes(const TileChange& change) const override {
+    return guess_step_bytes(change);
+  }
+
+  Result<EncodedTile> encode(const TileChange& change) const override {
+    return encode_classes(change);
+  }
+
+  Result<std::unique_ptr<BlockDecoder>> decoder(const TileCode& code) const override {
+    ClassTile tile;
+    tile.field = exponent_field(code.dtype);
+    SILT_ASSIGN(tile.params, read_class_params(code.params, tile.field));
+    tile.cuts = tile.params.cuts(tile.field);
+    std::vector<const SlotTable*> tables;
+    for (unsigned i = 0; i < tile.params.tables.size(); ++i) {
+      const std::optional<StepTable>& sent = tile.params.tables[i];
+      if (sent) tile.own.push_back(std::make_unique<const SlotTable>(slot_table(*sent)));
+      tables.push_back(sent ? tile.own.back().get() : &standard_slots(tile.params.standard_of(i)));
+    }
+    for (unsigned e = 0; e < tile.params.threshold; ++e)
+      tile.by_exponent.push_back(tables[tile.params.table_of(e)]);
+    return std::unique_ptr<BlockDecoder>(std::make_unique<ClassDecoder>(code, std::move(tile)));
+  }
+};
+
+}  // namespace
+
+const Codec& class_codec() {
+  static const ClassCodec codec;
+  return codec;
+}
+
+}  // namespace siltstone

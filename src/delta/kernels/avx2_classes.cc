@@ -1,0 +1,116 @@
+// AVX2 has no unsigned compares: x >= y where max(x, y) is x.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "delta/kernels/sets.h"
+
+namespace siltstone {
+namespace {
+
+__m256i load(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+
+// Per word size: a group's words are 2 * kWordBytes registers.
+template <size_t kWordBytes>
+struct Lanes;
+
+template <>
+struct Lanes<1> {
+  static __m256i spread(uint64_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+  static uint64_t at_least(const __m256i* x, __m256i y) {
+    const auto part = [y](__m256i v) {
+      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(v, y), v)));
+    };
+    return part(x[0]) | uint64_t{part(x[1])} << 32;
+  }
+};
+template <>
+struct Lanes<2> {
+  static __m256i spread(uint64_t x) { return _mm256_set1_epi16(static_cast<short>(x)); }
+  static uint64_t at_least(const __m256i* x, __m256i y) {
+    const auto compare = [y](__m256i v) { return _mm256_cmpeq_epi16(_mm256_max_epu16(v, y), v); };
+    const auto part = [compare](__m256i v, __m256i w) {
+      const __m256i packed = _mm256_packs_epi16(compare(v), compare(w));
+      // packs works within 128-bit halves: put the quarters back in order.
+      return static_cast<uint32_t>(
+          _mm256_movemask_epi8(_mm256_permute4x64_epi64(packed, 0xd8)));
+    };
+    return part(x[0], x[1]) | uint64_t{part(x[2], x[3])} << 32;
+  }
+};
+template <>
+struct Lanes<4> {
+  static __m256i spread(uint64_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+  static uint64_t at_least(const __m256i* x, __m256i y) {
+    uint64_t mask = 0;
+    for (unsigned r = 0; r < 8; ++r) {
+      const __m256i same = _mm256_cmpeq_epi32(_mm256_max_epu32(x[r], y), x[r]);
+      mask |= static_cast<uint64_t>(_mm256_movemask_ps(_mm256_castsi256_ps(same))) << (8 * r);
+    }
+    return mask;
+  }
+};
+template <>
+struct Lanes<8> {
+  static __m256i spread(uint64_t x) { return _mm256_set1_epi64x(static_cast<long long>(x)); }
+  static uint64_t at_least(const __m256i* x, __m256i y) {
+    const __m256i top = spread(uint64_t{1} << 63);
+    uint64_t below = 0;
+    for (unsigned r = 0; r < 16; ++r) {
+      const __m256i less = _mm256_cmpgt_epi64(_mm256_xor_si256(y, top), _mm256_xor_si256(x[r], top));
+      below |= static_cast<uint64_t>(_mm256_movemask_pd(_mm256_castsi256_pd(less))) << (4 * r);
+    }
+    return ~below;
+  }
+};
+
+template <size_t kWordBytes>
+void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
+  using L = Lanes<kWordBytes>;
+  constexpr size_t kGroupBytes = kGroupElements * kWordBytes;
+  const unsigned count = cuts.cuts;
+  const __m256i magnitude = L::spread(cuts.magnitude_mask);
+  __m256i from[kMaxCuts];
+  for (unsigned c = 0; c < count; ++c) from[c] = L::spread(cuts.from[c]);
+  size_t before[kMaxCuts + 1] = {};
+  const size_t groups = (n + kGroupElements - 1) / kGroupElements;
+  for (size_t group = 0; group < groups; ++group) {
+    const size_t left = n - group * kGroupElements;
+    const uint64_t valid = left >= kGroupElements ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+    const std::byte* p = words + group * kGroupBytes;
+    std::byte tail[kGroupBytes];
+    if (left < kGroupElements) {
+      std::memset(tail, 0, sizeof tail);
+      std::memcpy(tail, p, left * kWordBytes);
+      p = tail;
+    }
+    __m256i x[2 * kWordBytes];
+    for (size_t r = 0; r < 2 * kWordBytes; ++r)
+      x[r] = _mm256_and_si256(load(p + r * 32), magnitude);
+    uint64_t above = valid;
+    for (unsigned c = 0; c <= count; ++c) {
+      const uint64_t at_least = c < count ? L::at_least(x, from[c]) & valid : 0;
+      const uint64_t members = above & ~at_least;
+      above = at_least;
+      window->members[c][group] = members;
+      window->before[c][group] = static_cast<uint16_t>(before[c]);
+      if (c == 0) {
+        uint16_t* out = window->lowest + before[0];
+        for (uint64_t rest = members; rest != 0; rest = _blsr_u64(rest))
+          *out++ = static_cast<uint16_t>(group * kGroupElements + _tzcnt_u64(rest));
+      }
+      before[c] += static_cast<size_t>(_mm_popcnt_u64(members));
+    }
+  }
+  for (unsigned c = 0; c <= count; ++c)
+    window->before[c][groups] = static_cast<uint16_t>(before[c]);
+}
+
+}  // namespace
+
+const Kernels::Classify kAvx2Classify[4] = {classify_words<1>, classify_words<2>,
+                                            classify_words<4>, classify_words<8>};
+
+}  // namespace siltstone
