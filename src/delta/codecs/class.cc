@@ -24,8 +24,8 @@ struct ClassTile {
   ClassParams params;
   ExponentField field;
   ClassCuts cuts;
-  std::vector<std::unique_ptr<const SlotTable>> own;
-  std::vector<const SlotTable*> by_exponent;  // of dense exponents
+  std::vector<SlotTable> slots;      // per dense table
+  std::vector<uint8_t> by_exponent;  // table of each dense exponent
 };
 
 // A sparse change by more than one.
@@ -40,6 +40,9 @@ struct Scratch {
   std::vector<std::byte> bits;
   std::vector<uint32_t> ranks;           // of sparse changes inside their class, class by class
   std::vector<Exception> exceptions;
+  uint16_t positions[kWindowElements];
+  uint8_t tables[kWindowElements];
+  uint8_t symbols[kWindowElements];
 };
 Scratch& scratch() {
   thread_local Scratch buffers;
@@ -75,6 +78,7 @@ class ClassBlockDecoder {
   Status decode_window(std::byte* words, size_t n);
   void decode_class(unsigned k, std::byte* words, size_t groups);
   Status decode_dense(std::byte* words, size_t dense);
+  Result<W> wide_step(unsigned symbol);
   Status check_end();
   Error corrupt(const std::string& problem) const { return corrupt_block(block_, problem); }
 
@@ -173,78 +177,82 @@ Status ClassBlockDecoder<W>::read_exceptions() {
   return {};
 }
 
-inline unsigned select_bit(uint64_t mask, unsigned rank) {
-  for (; rank > 0; --rank) mask &= mask - 1;
-  return static_cast<unsigned>(std::countr_zero(mask));
+template <class W>
+void ClassBlockDecoder<W>::decode_class(unsigned k, std::byte* words, size_t groups) {
+  const uint16_t* before = buffers_.window.before[k + 1];
+  const uint64_t end_rank = begin_[k] + before[groups];
+  const uint32_t first = next_[k];
+  uint32_t last = first;
+  while (last < end_[k] && buffers_.ranks[last] < end_rank) ++last;
+  kernels().locate(buffers_.window.members[k + 1], before, buffers_.ranks.data() + first,
+                   last - first, begin_[k], buffers_.positions);
+  const std::byte* bits = buffers_.bits.data();
+  for (uint32_t ordinal = first; ordinal < last; ++ordinal) {
+    std::byte* word = words + buffers_.positions[ordinal - first] * sizeof(W);
+    const uint64_t sign_at = sign_at_ + ordinal;
+    const W down = static_cast<unsigned>(bits[sign_at / 8]) >> (sign_at % 8) & 1;
+    store_le(word, ranks_.add(load_le<W>(word), static_cast<W>(1 - 2 * down)));
+  }
+  const std::vector<Exception>& exceptions = buffers_.exceptions;
+  size_t& exception = next_exception_[k];
+  for (; exception < exceptions.size() && exceptions[exception].ordinal < last; ++exception) {
+    const uint16_t position = buffers_.positions[exceptions[exception].ordinal - first];
+    store_le(words + position * sizeof(W), static_cast<W>(exceptions[exception].word));
+  }
+  next_[k] = last;
+  begin_[k] = end_rank;
 }
 
 template <class W>
-void ClassBlockDecoder<W>::decode_class(unsigned k, std::byte* words, size_t groups) {
-  const ClassWindow& window = buffers_.window;
-  const uint64_t* members = window.members[k + 1];
-  const uint16_t* before = window.before[k + 1];
-  const std::byte* bits = buffers_.bits.data();
-  const uint64_t end_rank = begin_[k] + before[groups];
-  size_t group = 0;
-  const std::vector<Exception>& exceptions = buffers_.exceptions;
-  size_t exception = next_exception_[k];
-  uint32_t ordinal = next_[k];
-  for (; ordinal < end_[k] && buffers_.ranks[ordinal] < end_rank; ++ordinal) {
-    const auto rank = static_cast<unsigned>(buffers_.ranks[ordinal] - begin_[k]);
-    while (before[group + 1] <= rank) ++group;
-    const unsigned bit = select_bit(members[group], rank - before[group]);
-    std::byte* word = words + (group * kGroupElements + bit) * sizeof(W);
-    const uint64_t sign_at = sign_at_ + ordinal;
-    const bool down = (static_cast<unsigned>(bits[sign_at / 8]) >> (sign_at % 8) & 1) != 0;
-    if (exception < exceptions.size() && exceptions[exception].ordinal == ordinal) {
-      store_le(word, static_cast<W>(exceptions[exception++].word));
-    } else {
-      store_le(word, ranks_.add(load_le<W>(word), down ? static_cast<W>(~W{0}) : W{1}));
-    }
-  }
-  next_[k] = ordinal;
-  next_exception_[k] = exception;
-  begin_[k] = end_rank;
+Result<W> ClassBlockDecoder<W>::wide_step(unsigned symbol) {
+  const unsigned width = symbol == kEscapeSymbol ? 8 * sizeof(W) : raw_bits_of(symbol);
+  if (width > 8 * sizeof(W) || raw_at_ + width > open_.bits.size() * 8)
+    return corrupt("a step of more bits than there are");
+  const std::byte* bits = buffers_.bits.data() + raw_at_ / 8;
+  const unsigned shift = raw_at_ % 8;
+  uint64_t raw = load_le<uint64_t>(bits) >> shift;
+  if (width > 56) raw |= static_cast<uint64_t>(bits[8]) << 1 << (63 - shift);
+  if (width < 64) raw &= (uint64_t{1} << width) - 1;
+  raw_at_ += width;
+  return symbol == kEscapeSymbol ? static_cast<W>(raw) : step_of_symbol<W>(symbol, raw);
 }
+
+// Steps of the symbols that need no raw bits.
+constexpr std::array<int8_t, kFirstWideSymbol> kSmallSteps = {0, 1, -1, 2, -2, 3, -3, 4, -4};
 
 template <class W>
 Status ClassBlockDecoder<W>::decode_dense(std::byte* words, size_t dense) {
   if (dense == 0) return {};
   if (!open_.head.dense) return corrupt("it has dense words, its head says that it has none");
-  const unsigned lane_mask = tile_.params.lanes() - 1;
-  const std::byte* next_word =
-      open_.words.data() + 2 * (open_.head.words - words_left_);
-  const uint64_t total_bits = open_.bits.size() * 8;
-  const std::byte* bits = buffers_.bits.data();
+  const uint16_t* const positions = buffers_.window.lowest;
+  const ExponentField field = tile_.field;
+  const uint8_t* const by_exponent = tile_.by_exponent.data();
+  for (size_t j = 0; j < dense; ++j)
+    buffers_.tables[j] = by_exponent[field.of(load_le<W>(words + positions[j] * sizeof(W)))];
+  const RansInput input{tile_.slots.front().data(),
+                        buffers_.tables,
+                        dense,
+                        tile_.params.log2_lanes,
+                        open_.words.data() + 2 * (open_.head.words - words_left_),
+                        words_left_};
+  const size_t used = kernels().decode_symbols(input, states_, buffers_.symbols);
+  if (used == kCutOff) return corrupt("its entropy-coded words are cut off");
+  words_left_ -= used;
+  const WordRanks<W> ranks = ranks_;
+  uint64_t unchanged = 0;
   for (size_t j = 0; j < dense; ++j) {
-    std::byte* word = words + buffers_.window.lowest[j] * sizeof(W);
-    const W from = load_le<W>(word);
-    uint32_t& x = states_[j & lane_mask];
-    const uint32_t slot = tile_.by_exponent[tile_.field.of(from)]->slots[x & (kTotal - 1)];
-    x = SlotTable::frequency(slot) * (x >> kLog2Total) + SlotTable::offset(slot);
-    if (x < (1U << kLog2StateLow)) {
-      if (words_left_ == 0) return corrupt("its entropy-coded words are cut off");
-      x = x << 16 | load_le<uint16_t>(next_word);
-      next_word += 2;
-      --words_left_;
-    }
-    const unsigned symbol = SlotTable::symbol(slot);
-    if (symbol == 0) continue;
-    ++changed_;
+    const unsigned symbol = buffers_.symbols[j];
+    unchanged += symbol == 0 ? 1 : 0;
+    W step;
     if (symbol < kFirstWideSymbol) {
-      store_le(word, ranks_.add(from, step_of_symbol<W>(symbol, 0)));
-      continue;
+      step = static_cast<W>(kSmallSteps[symbol]);
+    } else {
+      SILT_ASSIGN(step, wide_step(symbol));
     }
-    const unsigned width = symbol == kEscapeSymbol ? 8 * sizeof(W) : raw_bits_of(symbol);
-    if (width > 8 * sizeof(W) || raw_at_ + width > total_bits)
-      return corrupt("a step of more bits than there are");
-    uint64_t raw = load_le<uint64_t>(bits + raw_at_ / 8) >> (raw_at_ % 8);
-    if (width > 56) raw |= static_cast<uint64_t>(bits[raw_at_ / 8 + 8]) << 1 << (63 - raw_at_ % 8);
-    raw_at_ += width;
-    if (width < 64) raw &= (uint64_t{1} << width) - 1;
-    const W step = symbol == kEscapeSymbol ? static_cast<W>(raw) : step_of_symbol<W>(symbol, raw);
-    store_le(word, ranks_.add(from, step));
+    std::byte* const word = words + positions[j] * sizeof(W);
+    store_le(word, ranks.add(load_le<W>(word), step));
   }
+  changed_ += dense - unchanged;
   return {};
 }
 
@@ -312,14 +320,13 @@ class ClassCodec : public Codec {
     tile.field = exponent_field(code.dtype);
     SILT_ASSIGN(tile.params, read_class_params(code.params, tile.field));
     tile.cuts = tile.params.cuts(tile.field);
-    std::vector<const SlotTable*> tables;
-    for (unsigned i = 0; i < tile.params.tables.size(); ++i) {
+    tile.slots.resize(tile.params.tables.size());
+    for (unsigned i = 0; i < tile.slots.size(); ++i) {
       const std::optional<StepTable>& sent = tile.params.tables[i];
-      if (sent) tile.own.push_back(std::make_unique<const SlotTable>(slot_table(*sent)));
-      tables.push_back(sent ? tile.own.back().get() : &standard_slots(tile.params.standard_of(i)));
+      fill_slots(sent ? *sent : standard_table(tile.params.standard_of(i)), &tile.slots[i]);
     }
     for (unsigned e = 0; e < tile.params.threshold; ++e)
-      tile.by_exponent.push_back(tables[tile.params.table_of(e)]);
+      tile.by_exponent.push_back(static_cast<uint8_t>(tile.params.table_of(e)));
     return std::unique_ptr<BlockDecoder>(std::make_unique<ClassDecoder>(code, std::move(tile)));
   }
 };

@@ -28,22 +28,59 @@ struct BlockRecord {
   std::array<std::vector<uint32_t>, kSparse> gaps;  // with the bits above
   std::array<std::vector<W>, kSparse> exceptions;    // new words, in order
   std::vector<uint16_t> symbols;                     // table << 8 | symbol, of dense elements
-  std::vector<W> steps;                              // of the symbols that are not 0
+  std::vector<W> wide_steps;                         // of the symbols that raw bits follow
   std::vector<uint32_t> window_ends;                 // in `symbols`
+
+  void clear() {
+    for (auto& gaps_of_class : gaps) gaps_of_class.clear();
+    for (auto& words : exceptions) words.clear();
+    symbols.clear();
+    wide_steps.clear();
+    window_ends.clear();
+  }
 };
+
+// Kept from tile to tile; bounded by the largest tile's elements.
+template <class W>
+struct Scratch {
+  std::vector<BlockRecord<W>> blocks;
+  std::vector<uint16_t> rans_words;
+  ClassWindow window;
+};
+template <class W>
+Scratch<W>& scratch() {
+  thread_local Scratch<W> buffers;
+  return buffers;
+}
+
+// Without the instruction, which not every CPU has, the library's own is a call.
+int ones(uint64_t x) {
+  x -= x >> 1 & 0x5555555555555555;
+  x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);
+  x = (x + (x >> 4)) & 0x0F0F0F0F0F0F0F0F;
+  return static_cast<int>(x * 0x0101010101010101 >> 56);
+}
+
+// By step + 4, for steps of at most four.
+constexpr std::array<uint8_t, 2 * kExactSteps + 1> kSmallSymbols = {8, 6, 4, 2, 0, 1, 3, 5, 7};
 
 template <class W>
 class ClassEncoder {
  public:
   explicit ClassEncoder(const TileChange& change)
       : change_(change), field_(exponent_field(change.dtype)),
-        ranks_(dtype_info(change.dtype).order), records_(change.blocks()) {}
+        ranks_(dtype_info(change.dtype).order), records_(scratch<W>().blocks),
+        window_(scratch<W>().window) {
+    if (records_.size() < change.blocks()) records_.resize(change.blocks());
+  }
 
   EncodedTile encode() {
     params_.threshold = sampled_threshold();
     params_.rice_bits.assign(kSparse, 0);
     params_.tables.assign(field_.exponents == 1 ? 1 : kTables, std::nullopt);
     cuts_ = params_.cuts(field_);
+    for (unsigned e = 0; e < params_.threshold; ++e)
+      by_exponent_.push_back(static_cast<uint8_t>(params_.table_of(e)));
     for (uint64_t block = 0; block < change_.blocks(); ++block)
       if (block_changes(change_, block).count() != 0) record_block(block);
     choose_params();
@@ -51,7 +88,7 @@ class ClassEncoder {
     tile.params = write_class_params(params_);
     tile.blocks.resize(change_.blocks());
     for (uint64_t block = 0; block < change_.blocks(); ++block)
-      if (block_changes(change_, block).count() != 0) write_block(&records_[block], &tile.blocks[block]);
+      if (block_changes(change_, block).count() != 0) write_block(records_[block], &tile.blocks[block]);
     return tile;
   }
 
@@ -63,7 +100,7 @@ class ClassEncoder {
   void record_change(uint64_t index, size_t position, BlockRecord<W>* record);
   void choose_params();
   void choose_tables();
-  void write_block(BlockRecord<W>* record, std::vector<std::byte>* out) const;
+  void write_block(const BlockRecord<W>& record, std::vector<std::byte>* out) const;
 
   static W load(const std::byte* words, uint64_t index) { return load_le<W>(words + index * sizeof(W)); }
 
@@ -72,8 +109,9 @@ class ClassEncoder {
   const WordRanks<W> ranks_;
   ClassParams params_;
   ClassCuts cuts_;
-  std::vector<BlockRecord<W>> records_;
-  ClassWindow window_;
+  std::vector<BlockRecord<W>>& records_;
+  ClassWindow& window_;
+  std::vector<uint8_t> by_exponent_;  // table of each dense exponent
   std::array<uint64_t, kSparse> class_begin_{};  // members in the block's windows before
   std::array<uint64_t, kSparse> next_rank_{};    // of a change with gap 0
   std::array<uint64_t, kSparse> members_{};      // in all blocks
@@ -112,6 +150,7 @@ unsigned ClassEncoder<W>::sampled_threshold() const {
 template <class W>
 void ClassEncoder<W>::record_block(uint64_t block) {
   BlockRecord<W>& record = records_[block];
+  record.clear();
   const uint64_t first = block << change_.log2_block;
   const uint64_t elements = block_elements(change_.elements, change_.log2_block, block);
   class_begin_.fill(0);
@@ -135,6 +174,7 @@ void ClassEncoder<W>::record_block(uint64_t block) {
     for (unsigned k = 0; k < kSparse; ++k) class_begin_[k] += window_.before[k + 1][groups];
   }
   for (unsigned k = 0; k < kSparse; ++k) members_[k] += class_begin_[k];
+  for (const uint16_t coded : record.symbols) ++counts_[coded >> 8][coded & 0xFF];
   dense_elements_ += record.symbols.size();
   dense_blocks_ += record.symbols.empty() ? 0 : 1;
 }
@@ -142,14 +182,25 @@ void ClassEncoder<W>::record_block(uint64_t block) {
 template <class W>
 void ClassEncoder<W>::record_dense(const std::byte* old_words, const std::byte* new_words,
                                    size_t dense, BlockRecord<W>* record) {
+  const size_t begin = record->symbols.size();
+  record->symbols.resize(begin + dense);
+  uint16_t* out = record->symbols.data() + begin;
+  const WordRanks<W> ranks = ranks_;
+  const ExponentField field = field_;
+  const uint8_t* const by_exponent = by_exponent_.data();
+  const uint16_t* const positions = window_.lowest;
   for (size_t j = 0; j < dense; ++j) {
-    const W from = load(old_words, window_.lowest[j]);
-    const auto step = static_cast<W>(ranks_.step(from, load(new_words, window_.lowest[j])));
-    const unsigned symbol = step_symbol(step).symbol;
-    const unsigned table = params_.table_of(field_.of(from));
-    ++counts_[table][symbol];
-    record->symbols.push_back(static_cast<uint16_t>(table << 8 | symbol));
-    if (step != 0) record->steps.push_back(step);
+    const W from = load(old_words, positions[j]);
+    const auto step = static_cast<W>(ranks.step(from, load(new_words, positions[j])));
+    const auto small = static_cast<W>(step + kExactSteps);
+    unsigned symbol;
+    if (small <= 2 * kExactSteps) {
+      symbol = kSmallSymbols[small];
+    } else {
+      symbol = step_symbol(step).symbol;
+      record->wide_steps.push_back(step);
+    }
+    out[j] = static_cast<uint16_t>(by_exponent[field.of(from)] << 8 | symbol);
   }
 }
 
@@ -162,7 +213,7 @@ void ClassEncoder<W>::record_change(uint64_t index, size_t position, BlockRecord
   const size_t group = position / kGroupElements;
   const uint64_t below = (uint64_t{1} << (position % kGroupElements)) - 1;
   const uint64_t rank = class_begin_[k] + window_.before[k + 1][group] +
-                        std::popcount(window_.members[k + 1][group] & below);
+                        static_cast<uint64_t>(ones(window_.members[k + 1][group] & below));
   auto coded = static_cast<uint32_t>(rank - next_rank_[k]);
   next_rank_[k] = rank + 1;
   const W to = load(change_.changed_words.data(), index);
@@ -222,27 +273,6 @@ void ClassEncoder<W>::choose_tables() {
   }
 }
 
-// rANS with 32-bit states that grow downwards in steps of 16 bits, symbols in reverse (J. Duda,
-// Asymmetric numeral systems, 2013; interleaving after F. Giesen, Interleaved entropy coders, 2014).
-class RansEncoder {
- public:
-  explicit RansEncoder(unsigned lanes) : states_(lanes, 1U << kLog2StateLow) {}
-  void put(unsigned lane, uint32_t frequency, uint32_t begin) {
-    uint32_t& x = states_[lane];
-    if (x >= uint64_t{frequency} << (32 - kLog2Total)) {
-      words_.push_back(static_cast<uint16_t>(x));
-      x >>= 16;
-    }
-    x = ((x / frequency) << kLog2Total) + x % frequency + begin;
-  }
-  const std::vector<uint32_t>& states() const { return states_; }
-  const std::vector<uint16_t>& words() const { return words_; }  // last first
-
- private:
-  std::vector<uint32_t> states_;
-  std::vector<uint16_t> words_;
-};
-
 struct Range {
   uint16_t frequency = 0;
   uint16_t begin = 0;
@@ -263,28 +293,50 @@ void put_unary(uint64_t quotient, BitWriter* bits) {
   bits->put(uint64_t{1} << quotient, static_cast<unsigned>(quotient) + 1);
 }
 
-// Entropy codes the block's symbols; those that their table lacks become escapes. Returns the bits
-// that follow the symbols raw.
-template <class W>
-uint64_t code_symbols(const ClassParams& params, BlockRecord<W>* record, RansEncoder* rans) {
-  std::array<Ranges, kTables> ranges;
-  for (unsigned d = 0; d < params.tables.size(); ++d)
-    ranges[d] =
-        ranges_of(params.tables[d] ? *params.tables[d] : standard_table(params.standard_of(d)));
+using TableRanges = std::array<Ranges, kTables>;
+
+// A block's symbols entropy coded.
+struct CodedSymbols {
+  std::array<uint32_t, 1U << kMaxLog2Lanes> states;
+  std::span<const uint16_t> words;
   uint64_t raw_bits = 0;
-  for (size_t window = record->window_ends.size(); window-- > 0;) {
-    const uint32_t begin = window == 0 ? 0 : record->window_ends[window - 1];
-    for (uint32_t j = record->window_ends[window]; j-- > begin;) {
-      uint16_t& coded = record->symbols[j];
-      const Ranges& table = ranges[coded >> 8];
-      if (table[coded & 0xFF].frequency == 0)
-        coded = static_cast<uint16_t>((coded & 0xFF00) | kEscapeSymbol);
-      const unsigned symbol = coded & 0xFF;
-      raw_bits += symbol == kEscapeSymbol ? 8 * sizeof(W) : raw_bits_of(symbol);
-      rans->put((j - begin) % params.lanes(), table[symbol].frequency, table[symbol].begin);
+  bool escapes = false;  // whether the tables lack any of the symbols
+};
+
+// From the last symbol to the first, writing words downwards (kernels/rans.h).
+template <class W>
+CodedSymbols code_symbols(const BlockRecord<W>& record, const TableRanges& ranges,
+                          unsigned log2_lanes) {
+  std::vector<uint16_t>& words = scratch<W>().rans_words;
+  if (words.size() < record.symbols.size() + 1) words.resize(record.symbols.size() + 1);
+  uint16_t* const end = words.data() + words.size();
+  uint16_t* word = end;
+  CodedSymbols coded;
+  coded.states.fill(1U << kRansLog2Low);
+  const uint32_t lane_mask = (1U << log2_lanes) - 1;
+  for (size_t window = record.window_ends.size(); window-- > 0;) {
+    const uint32_t begin = window == 0 ? 0 : record.window_ends[window - 1];
+    for (uint32_t j = record.window_ends[window]; j-- > begin;) {
+      const Ranges& table = ranges[record.symbols[j] >> 8];
+      const unsigned symbol = record.symbols[j] & 0xFF;
+      Range range = table[symbol];
+      if (range.frequency == 0) {
+        range = table[kEscapeSymbol];
+        coded.escapes = true;
+        coded.raw_bits += 8 * sizeof(W) - raw_bits_of(symbol);
+      }
+      uint32_t& state = coded.states[(j - begin) & lane_mask];
+      uint32_t x = state;
+      const bool full = x >= uint64_t{range.frequency} << (32 - kLog2Total);
+      word[-1] = static_cast<uint16_t>(x);
+      word -= full ? 1 : 0;
+      x >>= full ? 16 : 0;
+      state = ((x / range.frequency) << kLog2Total) + x % range.frequency + range.begin;
     }
   }
-  return raw_bits;
+  for (const W step : record.wide_steps) coded.raw_bits += step_symbol(step).raw_bits;
+  coded.words = {word, end};
+  return coded;
 }
 
 template <class W>
@@ -312,53 +364,65 @@ void put_sparse(const BlockRecord<W>& record, const ClassParams& params, BitWrit
 }
 
 template <class W>
-void put_raw_bits(const BlockRecord<W>& record, BitWriter* bits) {
-  auto step = record.steps.begin();
+void put_wide_step(W step, BitWriter* bits) {
+  const StepSymbol parts = step_symbol(step);
+  bits->put_long(parts.raw, parts.raw_bits);
+}
+
+template <class W>
+void put_raw_bits(const BlockRecord<W>& record, const TableRanges& ranges, bool escapes,
+                  BitWriter* bits) {
+  if (!escapes) {
+    for (const W step : record.wide_steps) put_wide_step(step, bits);
+    return;
+  }
+  auto wide = record.wide_steps.begin();
   for (const uint16_t coded : record.symbols) {
     const unsigned symbol = coded & 0xFF;
-    if (symbol == 0) continue;
-    if (symbol == kEscapeSymbol) {
-      bits->put_long(*step, 8 * sizeof(W));
-    } else if (symbol >= kFirstWideSymbol) {
-      const StepSymbol parts = step_symbol(*step);
-      bits->put_long(parts.raw, parts.raw_bits);
+    const bool is_wide = symbol >= kFirstWideSymbol;
+    if (ranges[coded >> 8][symbol].frequency == 0) {
+      bits->put_long(is_wide ? *wide : step_of_symbol<W>(symbol, 0), 8 * sizeof(W));
+    } else if (is_wide) {
+      put_wide_step(*wide, bits);
     }
-    ++step;
+    if (is_wide) ++wide;
   }
 }
 
 template <class W>
-void ClassEncoder<W>::write_block(BlockRecord<W>* record, std::vector<std::byte>* out) const {
-  RansEncoder rans(params_.lanes());
-  const uint64_t raw_bits = code_symbols(params_, record, &rans);
+void ClassEncoder<W>::write_block(const BlockRecord<W>& record,
+                                  std::vector<std::byte>* out) const {
+  TableRanges ranges;
+  for (unsigned d = 0; d < params_.tables.size(); ++d)
+    ranges[d] = ranges_of(params_.tables[d] ? *params_.tables[d]
+                                            : standard_table(params_.standard_of(d)));
+  const CodedSymbols coded = code_symbols(record, ranges, params_.log2_lanes);
   ClassBlockHead head;
-  head.dense = !record->symbols.empty();
-  head.words = static_cast<uint32_t>(rans.words().size());
-  uint64_t other_bits = raw_bits;
+  head.dense = !record.symbols.empty();
+  head.words = static_cast<uint32_t>(coded.words.size());
+  uint64_t other_bits = coded.raw_bits;
   for (unsigned k = 0; k < kSparse; ++k) {
     const unsigned rice = params_.rice_bits[k];
-    head.counts[k] = static_cast<uint32_t>(record->gaps[k].size());
-    for (const uint32_t gap : record->gaps[k]) head.high_bits += ((gap & kGapMask) >> rice) + 1;
-    head.exceptions += static_cast<uint32_t>(record->exceptions[k].size());
-    other_bits += record->gaps[k].size() * (rice + 1) +
-                  record->exceptions[k].size() * (32 + 8 * sizeof(W));
+    head.counts[k] = static_cast<uint32_t>(record.gaps[k].size());
+    for (const uint32_t gap : record.gaps[k]) head.high_bits += ((gap & kGapMask) >> rice) + 1;
+    head.exceptions += static_cast<uint32_t>(record.exceptions[k].size());
+    other_bits += record.gaps[k].size() * (rice + 1) +
+                  record.exceptions[k].size() * (32 + 8 * sizeof(W));
   }
-  out->resize(kMaxBlockHeadBytes + 4 * params_.lanes() + 2 * align_up(rans.words().size(), 2) +
+  out->resize(kMaxBlockHeadBytes + 4 * params_.lanes() + 2 * align_up(coded.words.size(), 2) +
               (head.high_bits + other_bits) / 8 + 2 * BitWriter::kTailBytes);
   BitWriter start(out->data());
   write_block_head(head, kSparse, &start);
   std::byte* at = out->data() + align_up(static_cast<uint64_t>(start.end() - out->data()), 4);
   if (head.dense) {
-    for (const uint32_t state : rans.states()) {
-      store_le(at, state);
-      at += 4;
-    }
-    for (size_t i = rans.words().size(); i-- > 0; at += 2) store_le(at, rans.words()[i]);
-    if (rans.words().size() % 2 != 0) at += 2;
+    std::memcpy(at, coded.states.data(), 4 * params_.lanes());
+    at += 4 * params_.lanes();
+    std::memcpy(at, coded.words.data(), 2 * coded.words.size());
+    at += 2 * align_up(coded.words.size(), 2);
   }
   BitWriter bits(at);
-  put_sparse(*record, params_, &bits);
-  put_raw_bits(*record, &bits);
+  put_sparse(record, params_, &bits);
+  put_raw_bits(record, ranges, coded.escapes, &bits);
   out->resize(align_up(static_cast<uint64_t>(bits.end() - out->data()), 4));
 }
 

@@ -1,7 +1,6 @@
 #include "delta/codecs/step_tables.h"
 
 #include <algorithm>
-#include <memory>
 
 namespace siltstone {
 namespace {
@@ -81,24 +80,13 @@ uint64_t coded_cost(const SymbolCounts& counts, const StepTable& table, unsigned
   return cost;
 }
 
-SlotTable slot_table(const StepTable& table) {
-  SlotTable out{};
+void fill_slots(const StepTable& table, SlotTable* slots) {
   uint32_t begin = 0;
   for (unsigned s = 0; s < kStepSymbols; ++s) {
     for (uint32_t offset = 0; offset < table.of[s]; ++offset)
-      out.slots[begin + offset] = SlotTable::pack(s, table.of[s], offset);
+      (*slots)[begin + offset] = pack_slot(s, table.of[s], offset);
     begin += table.of[s];
   }
-  return out;
-}
-
-const SlotTable& standard_slots(unsigned index) {
-  static const std::unique_ptr<const std::array<SlotTable, kStandardTables>> tables = [] {
-    auto made = std::make_unique<std::array<SlotTable, kStandardTables>>();
-    for (unsigned i = 0; i < kStandardTables; ++i) (*made)[i] = slot_table(kStandard[i]);
-    return made;
-  }();
-  return (*tables)[index];
 }
 
 }  // namespace siltstone

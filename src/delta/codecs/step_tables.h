@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <span>
 
+#include "delta/kernels/rans.h"
+
 namespace siltstone {
 
 // 0: unchanged; 1 to 8: a step of +1, -1, +2, -2, ... -4; 9 + q - 2: a step whose size less one has
@@ -54,8 +56,8 @@ constexpr W step_of_symbol(unsigned symbol, uint64_t raw) {
 }
 
 // How often each symbol occurs among 1,024. The sum is 1,024; 0: cannot occur.
-inline constexpr unsigned kLog2Total = 10;
-inline constexpr uint32_t kTotal = 1U << kLog2Total;
+inline constexpr unsigned kLog2Total = kRansLog2Total;
+inline constexpr uint32_t kTotal = kRansTotal;
 struct StepTable {
   std::array<uint16_t, kStepSymbols> of{};
   bool operator==(const StepTable&) const = default;
@@ -76,18 +78,8 @@ StepTable scaled_table(const SymbolCounts& counts);
 // escape, which stands for the symbols that cannot occur.
 uint64_t coded_cost(const SymbolCounts& counts, const StepTable& table, unsigned word_bits);
 
-// For decoding: entry [slot] of 1,024 says which symbol the slot is, its frequency, and how far into
-// the symbol's range the slot lies.
-struct SlotTable {
-  std::array<uint32_t, kTotal> slots;
-  static constexpr uint32_t pack(unsigned symbol, uint32_t frequency, uint32_t offset) {
-    return symbol << 21 | frequency << kLog2Total | offset;
-  }
-  static constexpr unsigned symbol(uint32_t slot) { return slot >> 21; }
-  static constexpr uint32_t frequency(uint32_t slot) { return slot >> kLog2Total & 2047; }
-  static constexpr uint32_t offset(uint32_t slot) { return slot & (kTotal - 1); }
-};
-SlotTable slot_table(const StepTable& table);
-const SlotTable& standard_slots(unsigned index);
+// For decoding: what each of the 1,024 slots says (kernels/rans.h).
+using SlotTable = std::array<uint32_t, kTotal>;
+void fill_slots(const StepTable& table, SlotTable* slots);
 
 }  // namespace siltstone

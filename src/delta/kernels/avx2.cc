@@ -208,6 +208,8 @@ constinit const Kernels kAvx2Kernels = {
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
     .digest = digest_words,
     .classify = kAvx2Classify,
+    .locate = avx2_locate,
+    .decode_symbols = avx2_decode_symbols,
 };
 
 }  // namespace siltstone

@@ -66,15 +66,14 @@ struct Lanes<8> {
   }
 };
 
-template <size_t kWordBytes>
-void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
+template <size_t kWordBytes, unsigned kCuts>
+void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
   using L = Lanes<kWordBytes>;
   constexpr size_t kGroupBytes = kGroupElements * kWordBytes;
-  const unsigned count = cuts.cuts;
   const __m256i magnitude = L::spread(cuts.magnitude_mask);
-  __m256i from[kMaxCuts];
-  for (unsigned c = 0; c < count; ++c) from[c] = L::spread(cuts.from[c]);
-  size_t before[kMaxCuts + 1] = {};
+  __m256i from[kCuts];
+  for (unsigned c = 0; c < kCuts; ++c) from[c] = L::spread(cuts.from[c]);
+  uint32_t before[kCuts + 1] = {};
   const size_t groups = (n + kGroupElements - 1) / kGroupElements;
   for (size_t group = 0; group < groups; ++group) {
     const size_t left = n - group * kGroupElements;
@@ -90,8 +89,9 @@ void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, Cla
     for (size_t r = 0; r < 2 * kWordBytes; ++r)
       x[r] = _mm256_and_si256(load(p + r * 32), magnitude);
     uint64_t above = valid;
-    for (unsigned c = 0; c <= count; ++c) {
-      const uint64_t at_least = c < count ? L::at_least(x, from[c]) & valid : 0;
+#pragma GCC unroll 9
+    for (unsigned c = 0; c <= kCuts; ++c) {
+      const uint64_t at_least = c < kCuts ? L::at_least(x, from[c < kCuts ? c : 0]) & valid : 0;
       const uint64_t members = above & ~at_least;
       above = at_least;
       window->members[c][group] = members;
@@ -101,14 +101,37 @@ void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, Cla
         for (uint64_t rest = members; rest != 0; rest = _blsr_u64(rest))
           *out++ = static_cast<uint16_t>(group * kGroupElements + _tzcnt_u64(rest));
       }
-      before[c] += static_cast<size_t>(_mm_popcnt_u64(members));
+      before[c] += static_cast<uint32_t>(_mm_popcnt_u64(members));
     }
   }
-  for (unsigned c = 0; c <= count; ++c)
+  for (unsigned c = 0; c <= kCuts; ++c)
     window->before[c][groups] = static_cast<uint16_t>(before[c]);
 }
 
+template <size_t kWordBytes>
+constexpr Kernels::Classify kByCuts[kMaxCuts + 1] = {
+    classify_by<kWordBytes, 1>, classify_by<kWordBytes, 1>, classify_by<kWordBytes, 2>,
+    classify_by<kWordBytes, 3>, classify_by<kWordBytes, 4>, classify_by<kWordBytes, 5>,
+    classify_by<kWordBytes, 6>, classify_by<kWordBytes, 7>, classify_by<kWordBytes, 8>};
+
+// The number of cuts is constant for the compiler, so that counts stay in registers.
+template <size_t kWordBytes>
+void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
+  kByCuts<kWordBytes>[cuts.cuts](words, n, cuts, window);
+}
+
 }  // namespace
+
+void avx2_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                 size_t count, uint64_t first_rank, uint16_t* positions) {
+  size_t group = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t rank = ranks[i] - first_rank;
+    while (before[group + 1] <= rank) ++group;
+    const uint64_t bit = _pdep_u64(uint64_t{1} << (rank - before[group]), members[group]);
+    positions[i] = static_cast<uint16_t>(group * kGroupElements + _tzcnt_u64(bit));
+  }
+}
 
 const Kernels::Classify kAvx2Classify[4] = {classify_words<1>, classify_words<2>,
                                             classify_words<4>, classify_words<8>};

@@ -279,6 +279,8 @@ constinit const Kernels kAvx512Kernels = {
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
     .digest = digest_words,
     .classify = kAvx512Classify,
+    .locate = avx2_locate,
+    .decode_symbols = avx512_decode_symbols,
 };
 
 }  // namespace siltstone

@@ -12,6 +12,8 @@ alignas(64) constexpr uint16_t kIota[64] = {
     22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
 
+constexpr size_t kAheadBytes = 4096;
+
 // Per word size: a group's words are kWordBytes registers of 64 / kWordBytes words.
 template <size_t kWordBytes>
 struct Lanes;
@@ -47,35 +49,39 @@ struct Lanes<8> {
   static uint64_t at_least(__m512i x, __m512i y) { return _mm512_cmpge_epu64_mask(x, y); }
 };
 
-template <size_t kWordBytes>
-void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
+template <size_t kWordBytes, unsigned kCuts>
+void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
   using L = Lanes<kWordBytes>;
   constexpr size_t kLanes = 64 / kWordBytes;
-  const unsigned count = cuts.cuts;
   const __m512i magnitude = L::spread(cuts.magnitude_mask);
-  __m512i from[kMaxCuts];
-  for (unsigned c = 0; c < count; ++c) from[c] = L::spread(cuts.from[c]);
-  size_t before[kMaxCuts + 1] = {};
+  __m512i from[kCuts];
+  for (unsigned c = 0; c < kCuts; ++c) from[c] = L::spread(cuts.from[c]);
+  uint32_t before[kCuts + 1] = {};
   const size_t groups = (n + kGroupElements - 1) / kGroupElements;
   for (size_t group = 0; group < groups; ++group) {
     const size_t left = n - group * kGroupElements;
     const uint64_t valid = left >= kGroupElements ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
     const std::byte* p = words + group * kGroupElements * kWordBytes;
     __m512i x[kWordBytes];
-    for (size_t r = 0; r < kWordBytes; ++r)
-      x[r] = _mm512_and_si512(L::load(valid >> (r * kLanes), p + r * 64), magnitude);
+    for (size_t r = 0; r < kWordBytes; ++r) {
+      const __m512i words_of = left >= kGroupElements ? _mm512_loadu_si512(p + r * 64)
+                                                      : L::load(valid >> (r * kLanes), p + r * 64);
+      x[r] = _mm512_and_si512(words_of, magnitude);
+      _mm_prefetch(reinterpret_cast<const char*>(p + kAheadBytes + r * 64), _MM_HINT_T0);
+    }
     uint64_t above = valid;
-    for (unsigned c = 0; c <= count; ++c) {
+#pragma GCC unroll 9
+    for (unsigned c = 0; c <= kCuts; ++c) {
       uint64_t at_least = 0;
-      if (c < count)
+      if (c < kCuts)
         for (size_t r = 0; r < kWordBytes; ++r)
-          at_least |= L::at_least(x[r], from[c]) << (r * kLanes);
+          at_least |= L::at_least(x[r], from[c < kCuts ? c : 0]) << (r * kLanes);
       at_least &= valid;
       const uint64_t members = above & ~at_least;
       above = at_least;
       window->members[c][group] = members;
       window->before[c][group] = static_cast<uint16_t>(before[c]);
-      if (c == 0 && members != 0) {
+      if (c == 0) {
         const __m512i start = _mm512_set1_epi16(static_cast<short>(group * kGroupElements));
         const auto low = static_cast<__mmask32>(members);
         const auto high = static_cast<__mmask32>(members >> 32);
@@ -88,11 +94,23 @@ void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, Cla
             _mm512_maskz_compress_epi16(
                 high, _mm512_add_epi16(start, _mm512_load_si512(kIota + 32))));
       }
-      before[c] += static_cast<size_t>(_mm_popcnt_u64(members));
+      before[c] += static_cast<uint32_t>(_mm_popcnt_u64(members));
     }
   }
-  for (unsigned c = 0; c <= count; ++c)
+  for (unsigned c = 0; c <= kCuts; ++c)
     window->before[c][groups] = static_cast<uint16_t>(before[c]);
+}
+
+template <size_t kWordBytes>
+constexpr Kernels::Classify kByCuts[kMaxCuts + 1] = {
+    classify_by<kWordBytes, 1>, classify_by<kWordBytes, 1>, classify_by<kWordBytes, 2>,
+    classify_by<kWordBytes, 3>, classify_by<kWordBytes, 4>, classify_by<kWordBytes, 5>,
+    classify_by<kWordBytes, 6>, classify_by<kWordBytes, 7>, classify_by<kWordBytes, 8>};
+
+// The number of cuts is constant for the compiler, so that counts stay in registers.
+template <size_t kWordBytes>
+void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
+  kByCuts<kWordBytes>[cuts.cuts](words, n, cuts, window);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ inline constexpr unsigned kMaxCuts = 8;
 struct ClassCuts {
   uint64_t magnitude_mask = 0;
   uint64_t from[kMaxCuts] = {};  // ascending; those beyond `cuts` are not looked at
-  unsigned cuts = 0;             // so there are cuts + 1 classes
+  unsigned cuts = 1;             // at least 1; so there are cuts + 1 classes
 };
 
 // The classes of the words of one window. Entries of classes and groups beyond those asked for are

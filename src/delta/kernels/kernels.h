@@ -9,6 +9,7 @@
 
 #include "delta/digest.h"
 #include "delta/kernels/classes.h"
+#include "delta/kernels/rans.h"
 
 namespace siltstone {
 
@@ -40,6 +41,15 @@ struct Kernels {
   using Classify = void (*)(const std::byte* words, size_t n, const ClassCuts& cuts,
                             ClassWindow* window);
   const Classify* classify;
+
+  // Positions (in the window) of the members number ranks[i] - first_rank of one class, given the
+  // class's rows of a ClassWindow. REQUIRES: ranks ascend without repeats, and all are members.
+  void (*locate)(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                 size_t count, uint64_t first_rank, uint16_t* positions);
+
+  // Decodes `n` rANS symbols (rans.h). Returns how many of the `words` were used, or kCutOff if
+  // there are too few.
+  size_t (*decode_symbols)(const RansInput& input, uint32_t* states, uint8_t* symbols);
 };
 
 // The best set this CPU runs, or the one that SILTSTONE_KERNELS (scalar, avx2, avx512) names. A

@@ -72,6 +72,8 @@ constinit const Kernels kScalarKernels = {
                      kDiffRefresh<uint64_t>},
     .digest = digest_words,
     .classify = kScalarClassify,
+    .locate = scalar_locate,
+    .decode_symbols = scalar_decode_symbols,
 };
 
 }  // namespace siltstone

@@ -35,6 +35,18 @@ void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, Cla
 
 }  // namespace
 
+void scalar_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                   size_t count, uint64_t first_rank, uint16_t* positions) {
+  size_t group = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t rank = ranks[i] - first_rank;
+    while (before[group + 1] <= rank) ++group;
+    uint64_t mask = members[group];
+    for (uint64_t below = rank - before[group]; below > 0; --below) mask &= mask - 1;
+    positions[i] = static_cast<uint16_t>(group * kGroupElements + std::countr_zero(mask));
+  }
+}
+
 const Kernels::Classify kScalarClassify[4] = {classify_words<uint8_t>, classify_words<uint16_t>,
                                               classify_words<uint32_t>, classify_words<uint64_t>};
 

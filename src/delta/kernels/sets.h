@@ -11,11 +11,19 @@ namespace siltstone {
 
 extern const Kernels kScalarKernels;
 extern const Kernels::Classify kScalarClassify[4];
+void scalar_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                   size_t count, uint64_t first_rank, uint16_t* positions);
+size_t scalar_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* symbols);
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels::Classify kAvx2Classify[4];
 extern const Kernels::Classify kAvx512Classify[4];
+// Also the avx512 set's: one PDEP is all it takes.
+void avx2_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                 size_t count, uint64_t first_rank, uint16_t* positions);
+size_t avx2_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* symbols);
+size_t avx512_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* symbols);
 #endif
 
 }  // namespace siltstone
