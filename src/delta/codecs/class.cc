@@ -41,6 +41,7 @@ struct Scratch {
   std::vector<uint32_t> ranks;           // of sparse changes inside their class, class by class
   std::vector<Exception> exceptions;
   uint16_t positions[kWindowElements];
+  uint16_t wide[kWindowElements + 1];
   uint8_t tables[kWindowElements];
   uint8_t symbols[kWindowElements];
 };
@@ -217,8 +218,8 @@ Result<W> ClassBlockDecoder<W>::wide_step(unsigned symbol) {
   return symbol == kEscapeSymbol ? static_cast<W>(raw) : step_of_symbol<W>(symbol, raw);
 }
 
-// Steps of the symbols that need no raw bits.
-constexpr std::array<int8_t, kFirstWideSymbol> kSmallSteps = {0, 1, -1, 2, -2, 3, -3, 4, -4};
+// Steps of the symbols that need no raw bits; 0 for the others.
+constexpr std::array<int8_t, 256> kSmallSteps = {0, 1, -1, 2, -2, 3, -3, 4, -4};
 
 template <class W>
 Status ClassBlockDecoder<W>::decode_dense(std::byte* words, size_t dense) {
@@ -239,17 +240,19 @@ Status ClassBlockDecoder<W>::decode_dense(std::byte* words, size_t dense) {
   if (used == kCutOff) return corrupt("its entropy-coded words are cut off");
   words_left_ -= used;
   const WordRanks<W> ranks = ranks_;
+  size_t wide = 0;
   uint64_t unchanged = 0;
   for (size_t j = 0; j < dense; ++j) {
     const unsigned symbol = buffers_.symbols[j];
-    unchanged += symbol == 0 ? 1 : 0;
-    W step;
-    if (symbol < kFirstWideSymbol) {
-      step = static_cast<W>(kSmallSteps[symbol]);
-    } else {
-      SILT_ASSIGN(step, wide_step(symbol));
-    }
     std::byte* const word = words + positions[j] * sizeof(W);
+    store_le(word, ranks.add(load_le<W>(word), static_cast<W>(kSmallSteps[symbol])));
+    unchanged += symbol == 0 ? 1 : 0;
+    buffers_.wide[wide] = static_cast<uint16_t>(j);
+    wide += symbol >= kFirstWideSymbol ? 1 : 0;
+  }
+  for (size_t i = 0; i < wide; ++i) {
+    std::byte* const word = words + positions[buffers_.wide[i]] * sizeof(W);
+    SILT_ASSIGN(const W step, wide_step(buffers_.symbols[buffers_.wide[i]]));
     store_le(word, ranks.add(load_le<W>(word), step));
   }
   changed_ += dense - unchanged;

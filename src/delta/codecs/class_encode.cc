@@ -46,6 +46,7 @@ struct Scratch {
   std::vector<BlockRecord<W>> blocks;
   std::vector<uint16_t> rans_words;
   ClassWindow window;
+  std::array<std::array<uint16_t, kWindowElements>, kSparse + 1> sorted;  // changes by class
 };
 template <class W>
 Scratch<W>& scratch() {
@@ -70,7 +71,7 @@ class ClassEncoder {
   explicit ClassEncoder(const TileChange& change)
       : change_(change), field_(exponent_field(change.dtype)),
         ranks_(dtype_info(change.dtype).order), records_(scratch<W>().blocks),
-        window_(scratch<W>().window) {
+        window_(scratch<W>().window), sorted_(scratch<W>().sorted) {
     if (records_.size() < change.blocks()) records_.resize(change.blocks());
   }
 
@@ -97,7 +98,7 @@ class ClassEncoder {
   void record_block(uint64_t block);
   void record_dense(const std::byte* old_words, const std::byte* new_words, size_t dense,
                     BlockRecord<W>* record);
-  void record_change(uint64_t index, size_t position, BlockRecord<W>* record);
+  void record_sparse(ChangeRange changes, uint32_t first_position, BlockRecord<W>* record);
   void choose_params();
   void choose_tables();
   void write_block(const BlockRecord<W>& record, std::vector<std::byte>* out) const;
@@ -111,6 +112,7 @@ class ClassEncoder {
   ClassCuts cuts_;
   std::vector<BlockRecord<W>>& records_;
   ClassWindow& window_;
+  std::array<std::array<uint16_t, kWindowElements>, kSparse + 1>& sorted_;
   std::vector<uint8_t> by_exponent_;  // table of each dense exponent
   std::array<uint64_t, kSparse> class_begin_{};  // members in the block's windows before
   std::array<uint64_t, kSparse> next_rank_{};    // of a change with gap 0
@@ -166,8 +168,9 @@ void ClassEncoder<W>::record_block(uint64_t block) {
     const size_t groups = ceil_div(n, kGroupElements);
     run = (first + begin) / kRunElements;
     const auto in_run = static_cast<uint32_t>((first + begin) % kRunElements);
-    for (; at < end && at < change_.run_ends[run] && change_.positions[at] < in_run + n; ++at)
-      record_change(at, change_.positions[at] - in_run, &record);
+    const uint64_t first_change = at;
+    while (at < end && at < change_.run_ends[run] && change_.positions[at] < in_run + n) ++at;
+    record_sparse({first_change, at}, in_run, &record);
     record_dense(window_words, change_.new_words.data() + (first + begin) * sizeof(W),
                  window_.before[0][groups], &record);
     record.window_ends.push_back(static_cast<uint32_t>(record.symbols.size()));
@@ -204,28 +207,45 @@ void ClassEncoder<W>::record_dense(const std::byte* old_words, const std::byte* 
   }
 }
 
+// Sorts the window's changes by class first: which class a change is in follows no pattern, and a
+// branch on it would cost more than the rest.
 template <class W>
-void ClassEncoder<W>::record_change(uint64_t index, size_t position, BlockRecord<W>* record) {
-  const W from = load(change_.replaced_words.data(), index);
-  const unsigned exponent = field_.of(from);
-  if (exponent < params_.threshold) return;
-  const unsigned k = std::min(exponent - params_.threshold, kSparse - 1);
-  const size_t group = position / kGroupElements;
-  const uint64_t below = (uint64_t{1} << (position % kGroupElements)) - 1;
-  const uint64_t rank = class_begin_[k] + window_.before[k + 1][group] +
-                        static_cast<uint64_t>(ones(window_.members[k + 1][group] & below));
-  auto coded = static_cast<uint32_t>(rank - next_rank_[k]);
-  next_rank_[k] = rank + 1;
-  const W to = load(change_.changed_words.data(), index);
-  const auto step = static_cast<W>(ranks_.step(from, to));
-  if (step == static_cast<W>(~W{0})) {
-    coded |= kDownBit;
-  } else if (step != 1) {
-    coded |= kExceptionBit;
-    record->exceptions[k].push_back(to);
+void ClassEncoder<W>::record_sparse(ChangeRange changes, uint32_t first_position,
+                                    BlockRecord<W>* record) {
+  std::array<size_t, kMaxCuts + 1> counts{};
+  const int64_t threshold = params_.threshold;
+  for (uint64_t i = 0; i < changes.count(); ++i) {
+    const int64_t exponent = field_.of(load(change_.replaced_words.data(), changes.begin + i));
+    const auto of = static_cast<size_t>(
+        std::clamp<int64_t>(exponent - threshold + 1, 0, int64_t{kSparse}));
+    sorted_[of][counts[of]++] = static_cast<uint16_t>(i);
   }
-  record->gaps[k].push_back(coded);
-  ++changed_[k];
+  for (unsigned k = 0; k < kSparse; ++k) {
+    const uint64_t* const members = window_.members[k + 1];
+    const uint16_t* const before = window_.before[k + 1];
+    uint64_t next_rank = next_rank_[k];
+    for (size_t i = 0; i < counts[k + 1]; ++i) {
+      const uint64_t index = changes.begin + sorted_[k + 1][i];
+      const size_t position = change_.positions[index] - first_position;
+      const size_t group = position / kGroupElements;
+      const uint64_t below = (uint64_t{1} << (position % kGroupElements)) - 1;
+      const uint64_t rank =
+          class_begin_[k] + before[group] + static_cast<uint64_t>(ones(members[group] & below));
+      auto coded = static_cast<uint32_t>(rank - next_rank);
+      next_rank = rank + 1;
+      const W to = load(change_.changed_words.data(), index);
+      const auto step =
+          static_cast<W>(ranks_.step(load(change_.replaced_words.data(), index), to));
+      coded |= step == static_cast<W>(~W{0}) ? kDownBit : 0;
+      if (static_cast<W>(step + 1) > 2 || step == 0) {
+        coded |= kExceptionBit;
+        record->exceptions[k].push_back(to);
+      }
+      record->gaps[k].push_back(coded);
+    }
+    next_rank_[k] = next_rank;
+    changed_[k] += counts[k + 1];
+  }
 }
 
 // The Rice parameter of geometric gaps: the least s with (1 - p)^(2^s) <= (sqrt(5) - 1) / 2, that is
