@@ -39,13 +39,14 @@ void apply_section(ByteSpan bytes) {
   }
 }
 
+// The checksum is the first thing that random bytes fail.
 void apply_patched(ByteSpan bytes) {
-  const size_t length = bytes.size() / kSectionAlignment * kSectionAlignment;
-  if (length < kSectionHeaderBytes) return;
-  std::vector<std::byte> section(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(length));
-  store_le(section.data() + 16, uint64_t{length});
-  store_le(section.data() + 96, uint64_t{0});
-  store_le(section.data() + 96, xxh64(section));
+  if (bytes.size() < kFixedHeaderBytes) return;
+  std::vector<std::byte> section(bytes.begin(), bytes.end());
+  const Result<SectionHeader> header = parse_section_header(section);
+  if (!header || header->section_bytes > section.size()) return;
+  section.resize(header->section_bytes);
+  store_le(section.data(), static_cast<uint32_t>(xxh64(ByteSpan(section).subspan(4))));
   apply_section(section);
 }
 

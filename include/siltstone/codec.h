@@ -60,7 +60,7 @@ struct TileCode {
   unsigned log2_block = kDefaultLog2Block;
   uint64_t changed = 0;
   std::span<const std::byte> params;
-  std::vector<std::span<const std::byte>> blocks;  // padding to 16 bytes included
+  std::vector<std::span<const std::byte>> blocks;  // padding to 4 bytes included
 };
 
 class BlockDecoder {

@@ -4,27 +4,12 @@
 
 #include <cstdlib>
 #include <new>
-#define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
 namespace siltstone {
 
 uint64_t xxh64(ByteSpan bytes) {
   return XXH64(bytes.data(), bytes.size(), 0);
-}
-
-struct Xxh64::State {
-  XXH64_state_t xxh;
-};
-Xxh64::Xxh64() : state_(std::make_unique<State>()) {
-  XXH64_reset(&state_->xxh, 0);
-}
-Xxh64::~Xxh64() = default;
-void Xxh64::update(ByteSpan bytes) {
-  XXH64_update(&state_->xxh, bytes.data(), bytes.size());
-}
-uint64_t Xxh64::digest() const {
-  return XXH64_digest(&state_->xxh);
 }
 
 struct Sha256::State {

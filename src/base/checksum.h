@@ -13,19 +13,6 @@ namespace siltstone {
 // XXH64 with seed 0, as specified by its reference description (xxHash 0.8).
 uint64_t xxh64(ByteSpan bytes);
 
-// XXH64 over several pieces.
-class Xxh64 {
- public:
-  Xxh64();
-  ~Xxh64();
-  void update(ByteSpan bytes);
-  uint64_t digest() const;
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
-
 using Sha256Digest = std::array<std::byte, 32>;
 
 Sha256Digest sha256(ByteSpan bytes);

@@ -46,7 +46,7 @@ Status check_entry(const SafetensorsEntry& entry) {
                   std::to_string(info.shape.size()) + ", expected U8 of rank 1");
   if (info.size_bytes == 0) return refuse("is empty");
   if (info.size_bytes % kSectionAlignment != 0)
-    return refuse("has " + std::to_string(info.size_bytes) + " bytes, no multiple of 16");
+    return refuse("has " + std::to_string(info.size_bytes) + " bytes, no multiple of 4");
   return {};
 }
 

@@ -1,6 +1,7 @@
 #include "delta/section.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <map>
 #include <string>
@@ -12,13 +13,13 @@
 namespace siltstone {
 namespace {
 
-constexpr uint32_t kMagic = 0x53544C53;  // "SLTS"
 constexpr uint8_t kVersion = 1;
 constexpr unsigned kMinLog2Block = 13;  // of the format
 constexpr unsigned kMaxLog2Block = 24;
 constexpr unsigned kMinReadableLog2Block = 16;  // a block is a whole number of runs
-constexpr size_t kChecksumOffset = 96;
-constexpr size_t kOffsetBytes = 4;
+constexpr unsigned kNeedShift = 6;
+constexpr size_t kChecksumBytes = 4;
+constexpr size_t kMaxNumberBytes = 9;  // numbers are below 2^63
 
 Error corrupt(const std::string& problem) {
   return {Code::kCorrupt, "section: " + problem};
@@ -32,45 +33,92 @@ std::string range_text(uint64_t begin, uint64_t count) {
          std::to_string(count) + ")";
 }
 
-uint64_t checksum_of(ByteSpan section) {
-  constexpr std::byte kZeros[8] = {};
-  Xxh64 hash;
-  hash.update(section.first(kChecksumOffset));
-  hash.update(kZeros);
-  hash.update(section.subspan(kChecksumOffset + sizeof kZeros));
-  return hash.digest();
+uint32_t checksum_of(ByteSpan section) {
+  return static_cast<uint32_t>(xxh64(section.subspan(kChecksumBytes)));
 }
 
-// Where the first block payload begins. REQUIRES: the header passed check_layout.
-uint64_t payload_offset(const SectionHeader& header) {
-  return align_up(kSectionHeaderBytes + header.blocks() * kOffsetBytes + header.params_bytes,
-                  kSectionAlignment);
+// Numbers of seven bits a byte, the lowest first; the top bit says that more follow.
+void put_number(uint64_t number, std::vector<std::byte>* out) {
+  for (; number >= 0x80; number >>= 7) out->push_back(static_cast<std::byte>(number | 0x80));
+  out->push_back(static_cast<std::byte>(number));
 }
 
-Status check_kind(ByteSpan bytes, SectionHeader* header) {
-  if (load_le<uint32_t>(bytes.data()) != kMagic) return corrupt("wrong magic");
-  const auto version = static_cast<uint8_t>(bytes[4]);
+size_t number_bytes(uint64_t number) {
+  return std::max<size_t>(1, ceil_div(static_cast<uint64_t>(std::bit_width(number)), 7));
+}
+
+class NumberReader {
+ public:
+  NumberReader(ByteSpan bytes, size_t at) : bytes_(bytes), at_(at) {}
+  size_t at() const { return at_; }
+
+  Result<uint64_t> read(const char* what) {
+    uint64_t number = 0;
+    for (size_t i = 0; i < kMaxNumberBytes; ++i) {
+      if (at_ == bytes_.size())
+        return corrupt(std::string("cut off inside its ") + what);
+      const auto byte = static_cast<uint64_t>(bytes_[at_++]);
+      number |= (byte & 0x7F) << (7 * i);
+      if (byte < 0x80) {
+        if (byte == 0 && i > 0) return corrupt(std::string(what) + " in more bytes than it needs");
+        return number;
+      }
+    }
+    return corrupt(std::string(what) + " of 2^63 or more");
+  }
+
+ private:
+  ByteSpan bytes_;
+  size_t at_;
+};
+
+Status read_kind(ByteSpan bytes, SectionHeader* header) {
+  const auto u8 = [bytes](size_t at) { return static_cast<uint8_t>(bytes[at]); };
+  const auto u64 = [bytes](size_t at) { return load_le<uint64_t>(bytes.data() + at); };
+  header->checksum = load_le<uint32_t>(bytes.data());
+  header->sum_before = {u64(4), u64(12)};
+  header->sum_after = {u64(20), u64(28)};
+  const uint8_t version = u8(36);
   if (version == 0) return corrupt("version 0");
   if (version > kVersion)
     return unsupported("version " + std::to_string(version) + ", this program reads " +
                        std::to_string(kVersion));
-  const auto log2_block = static_cast<uint8_t>(bytes[5]);
+  header->codec = u8(37);
+  if (header->codec == 0) return corrupt("codec 0");
+  header->dtype = static_cast<DType>(u8(38));
+  if (find_dtype(header->dtype) == nullptr)
+    return unsupported("dtype code " + std::to_string(static_cast<unsigned>(header->dtype)));
+  const unsigned need = u8(39) >> kNeedShift;
+  if (need > static_cast<uint8_t>(Need::kAllWords))
+    return unsupported("need " + std::to_string(need));
+  header->need = static_cast<Need>(need);
+  const unsigned log2_block = u8(39) & ((1U << kNeedShift) - 1);
   if (log2_block < kMinLog2Block || log2_block > kMaxLog2Block)
     return corrupt("blocks of 2^" + std::to_string(log2_block) + " elements, 2^13 to 2^24 allowed");
   if (log2_block < kMinReadableLog2Block)
     return unsupported("blocks of 2^" + std::to_string(log2_block) +
                        " elements, this program reads 2^16 to 2^24");
-  header->log2_block = log2_block;
-  header->codec = load_le<uint16_t>(bytes.data() + 6);
-  if (header->codec == 0) return corrupt("codec 0");
-  header->dtype = static_cast<DType>(bytes[8]);
-  if (find_dtype(header->dtype) == nullptr)
-    return unsupported("dtype code " + std::to_string(static_cast<unsigned>(header->dtype)));
-  const auto need = static_cast<uint8_t>(bytes[9]);
-  if (need > static_cast<uint8_t>(Need::kAllWords))
-    return unsupported("need " + std::to_string(need));
-  header->need = static_cast<Need>(need);
-  if (load_le<uint16_t>(bytes.data() + 10) != 0) return corrupt("reserved field is not zero");
+  header->log2_block = static_cast<uint8_t>(log2_block);
+  return {};
+}
+
+Status read_numbers(ByteSpan bytes, SectionHeader* header) {
+  NumberReader numbers(bytes, kFixedHeaderBytes);
+  uint64_t units = 0;
+  uint64_t params = 0;
+  SILT_ASSIGN(units, numbers.read("length"));
+  SILT_ASSIGN(header->changed, numbers.read("count of changes"));
+  SILT_ASSIGN(params, numbers.read("length of the parameters"));
+  SILT_ASSIGN(header->tile.row_begin, numbers.read("first row"));
+  SILT_ASSIGN(header->tile.rows, numbers.read("rows"));
+  SILT_ASSIGN(header->tile.col_begin, numbers.read("first column"));
+  SILT_ASSIGN(header->tile.cols, numbers.read("columns"));
+  header->header_bytes = numbers.at();
+  if (!checked_mul(units, kSectionAlignment, &header->section_bytes))
+    return corrupt("a length of 2^64 or more");
+  if (params > std::numeric_limits<uint32_t>::max())
+    return corrupt(std::to_string(params) + " bytes of parameters");
+  header->params_bytes = static_cast<uint32_t>(params);
   return {};
 }
 
@@ -96,12 +144,12 @@ Status check_tile(const SectionHeader& header) {
   return {};
 }
 
-// Header, offset table, parameters and at least one payload fit the section. Elements are below
-// 2^63, so there are fewer than 2^51 blocks and no sum here wraps.
+// Header, a byte for the length of each block, parameters and at least one payload fit the section.
+// Elements are below 2^63, so there are fewer than 2^50 blocks and no sum here wraps.
 Status check_layout(const SectionHeader& header) {
-  if (header.section_bytes % kSectionAlignment != 0)
-    return corrupt("length " + std::to_string(header.section_bytes) + " is no multiple of 16");
-  const uint64_t least = payload_offset(header) + kSectionAlignment;
+  const uint64_t least =
+      align_up(header.header_bytes + header.blocks() + header.params_bytes, kSectionAlignment) +
+      kSectionAlignment;
   if (header.section_bytes < least)
     return corrupt("length " + std::to_string(header.section_bytes) + " for " +
                    std::to_string(header.blocks()) + " blocks and " +
@@ -110,36 +158,39 @@ Status check_layout(const SectionHeader& header) {
   return {};
 }
 
-// Block payloads out of the offset table.
-Status read_blocks(ByteSpan bytes, const SectionHeader& header,
-                   std::vector<std::span<const std::byte>>* blocks) {
-  const uint64_t begin = payload_offset(header);
-  const uint64_t params_end =
-      kSectionHeaderBytes + header.blocks() * kOffsetBytes + header.params_bytes;
-  if (std::ranges::any_of(bytes.subspan(params_end, begin - params_end),
+// Parameters and block payloads.
+Status read_parts(ByteSpan bytes, const SectionHeader& header, TileCode* code) {
+  NumberReader numbers(bytes, header.header_bytes);
+  std::vector<uint64_t> lengths(header.blocks());
+  uint64_t total = 0;
+  uint64_t touched = 0;
+  for (uint64_t& length : lengths) {
+    SILT_ASSIGN(length, numbers.read("length of a block"));
+    if (!checked_mul(length, kSectionAlignment, &length) || !checked_add(total, length, &total) ||
+        total > bytes.size())
+      return corrupt("its blocks have more bytes than it has");
+    touched += length != 0 ? 1 : 0;
+  }
+  uint64_t at = numbers.at();
+  if (header.params_bytes > bytes.size() - at) return corrupt("cut off inside its parameters");
+  code->params = bytes.subspan(at, header.params_bytes);
+  at += header.params_bytes;
+  const uint64_t begin = align_up(at, kSectionAlignment);
+  if (begin > bytes.size() || total != bytes.size() - begin)
+    return corrupt("blocks of " + std::to_string(total) + " bytes behind a header of " +
+                   std::to_string(begin) + " in a length of " + std::to_string(bytes.size()));
+  if (std::ranges::any_of(bytes.subspan(at, begin - at),
                           [](std::byte byte) { return byte != std::byte{0}; }))
     return corrupt("padding before the first block is not zero");
-  const ByteSpan payloads = bytes.subspan(begin);
-  blocks->reserve(header.blocks());
-  uint64_t start = 0;
-  uint64_t touched = 0;
-  for (uint64_t block = 0; block < header.blocks(); ++block) {
-    const uint64_t end = kSectionAlignment * load_le<uint32_t>(bytes.data() + kSectionHeaderBytes +
-                                                               block * kOffsetBytes);
-    if (end < start || end > payloads.size())
-      return corrupt("block " + std::to_string(block) + " ends at " + std::to_string(end) +
-                     ", it starts at " + std::to_string(start) + " of " +
-                     std::to_string(payloads.size()) + " payload bytes");
-    blocks->push_back(payloads.subspan(start, end - start));
-    touched += end != start ? 1 : 0;
-    start = end;
-  }
-  if (start != payloads.size())
-    return corrupt("last block ends at " + std::to_string(start) + " of " +
-                   std::to_string(payloads.size()) + " payload bytes");
   if (touched > header.changed)
     return corrupt(std::to_string(touched) + " blocks with changes for " +
                    std::to_string(header.changed) + " changed elements");
+  code->blocks.reserve(lengths.size());
+  at = begin;
+  for (const uint64_t length : lengths) {
+    code->blocks.push_back(bytes.subspan(at, length));
+    at += length;
+  }
   return {};
 }
 
@@ -153,14 +204,6 @@ Status check_place(const SectionHeader& header, const WordMatrix& matrix, DType 
                    range_text(tile.col_begin, tile.cols) + " of a tensor of " +
                    std::to_string(matrix.rows) + " x " + std::to_string(matrix.cols));
   return {};
-}
-
-uint64_t encoded_bytes(const EncodedTile& tile) {
-  uint64_t bytes =
-      align_up(kSectionHeaderBytes + tile.blocks.size() * kOffsetBytes + tile.params.size(),
-               kSectionAlignment);
-  for (const auto& block : tile.blocks) bytes += align_up(block.size(), kSectionAlignment);
-  return bytes;
 }
 
 Status check_change(const TileChange& change, const Tile& tile) {
@@ -178,8 +221,17 @@ Status check_change(const TileChange& change, const Tile& tile) {
 struct Encoded {
   const Codec* codec = nullptr;
   EncodedTile tile;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;  // of parameters, payloads and their lengths
 };
+
+uint64_t encoded_bytes(const EncodedTile& tile) {
+  uint64_t bytes = tile.params.size();
+  for (const auto& block : tile.blocks) {
+    const uint64_t units = ceil_div(block.size(), kSectionAlignment);
+    bytes += number_bytes(units) + units * kSectionAlignment;
+  }
+  return bytes;
+}
 
 // Keeps the smaller; the earlier one, which has the lower guess or id, on a tie.
 Status try_codec(const Codec& codec, const TileChange& change, Encoded* best) {
@@ -199,26 +251,19 @@ Result<Encoded> smallest(const TileChange& change) {
   Encoded best;
   for (size_t i = 0; i < codecs.size(); ++i)
     if (guesses[i] <= lowest + lowest / 2) SILT_TRY(try_codec(*codecs[i], change, &best));
-  if (best.bytes > guesses[0] + kSectionHeaderBytes) SILT_TRY(try_codec(*codecs[0], change, &best));
+  if (best.bytes > guesses[0] + kMaxSectionHeaderBytes) SILT_TRY(try_codec(*codecs[0], change, &best));
   return best;
 }
 
 }  // namespace
 
 Result<SectionHeader> parse_section_header(ByteSpan bytes) {
-  if (bytes.size() < kSectionHeaderBytes)
-    return corrupt(std::to_string(bytes.size()) + " bytes, the header alone takes " +
-                   std::to_string(kSectionHeaderBytes));
+  if (bytes.size() < kFixedHeaderBytes)
+    return corrupt(std::to_string(bytes.size()) + " bytes, the header alone takes more than " +
+                   std::to_string(kFixedHeaderBytes));
   SectionHeader header;
-  SILT_TRY(check_kind(bytes, &header));
-  const auto u64 = [bytes](size_t at) { return load_le<uint64_t>(bytes.data() + at); };
-  header.params_bytes = load_le<uint32_t>(bytes.data() + 12);
-  header.section_bytes = u64(16);
-  header.tile = {u64(24), u64(32), u64(40), u64(48)};
-  header.changed = u64(56);
-  header.sum_before = {u64(64), u64(72)};
-  header.sum_after = {u64(80), u64(88)};
-  header.checksum = u64(kChecksumOffset);
+  SILT_TRY(read_kind(bytes, &header));
+  SILT_TRY(read_numbers(bytes, &header));
   SILT_TRY(check_tile(header));
   SILT_TRY(check_layout(header));
   return header;
@@ -276,35 +321,48 @@ Status append_section(const TileChange& change, const Tile& tile, const Sum128& 
     SILT_ASSIGN(encoded, smallest(change));
   }
   const EncodedTile& code = encoded.tile;
+  // All numbers but the length, which depends on how many bytes they take.
+  std::vector<std::byte> numbers;
+  for (const uint64_t number : {change.changed(), uint64_t{code.params.size()}, tile.row_begin,
+                                tile.rows, tile.col_begin, tile.cols})
+    put_number(number, &numbers);
+  for (const auto& block : code.blocks)
+    put_number(ceil_div(block.size(), kSectionAlignment), &numbers);
+  const auto section_bytes = [&](size_t length_bytes) {
+    uint64_t bytes = align_up(kFixedHeaderBytes + length_bytes + numbers.size() + code.params.size(),
+                              kSectionAlignment);
+    for (const auto& block : code.blocks) bytes += align_up(block.size(), kSectionAlignment);
+    return bytes;
+  };
+  size_t length_bytes = 1;
+  while (number_bytes(section_bytes(length_bytes) / kSectionAlignment) > length_bytes)
+    ++length_bytes;
+  const uint64_t total = section_bytes(length_bytes);
   const size_t start = out->size();
-  out->resize(start + encoded.bytes);  // zeros: padding needs no writing
-  std::byte* const section = out->data() + start;
-  const auto put = [section](size_t at, auto value) { store_le(section + at, value); };
-  put(0, kMagic);
-  put(4, kVersion);
-  put(5, static_cast<uint8_t>(change.log2_block));
-  put(6, encoded.codec->id());
-  put(8, static_cast<uint8_t>(change.dtype));
-  put(9, static_cast<uint8_t>(encoded.codec->need()));
-  put(12, static_cast<uint32_t>(code.params.size()));
-  put(16, encoded.bytes);
-  const uint64_t fields[] = {tile.row_begin, tile.rows, tile.col_begin, tile.cols, change.changed(),
-                             before.a,       before.b,  after.a,        after.b};
-  std::memcpy(section + 24, fields, sizeof fields);
-  uint64_t at = kSectionHeaderBytes + code.blocks.size() * kOffsetBytes;
-  std::ranges::copy(code.params, section + at);
-  at = align_up(at + code.params.size(), kSectionAlignment);
-  uint64_t end_units = 0;
-  for (size_t block = 0; block < code.blocks.size(); ++block) {
-    std::ranges::copy(code.blocks[block], section + at + end_units * kSectionAlignment);
-    end_units += ceil_div(code.blocks[block].size(), kSectionAlignment);
-    if (end_units > std::numeric_limits<uint32_t>::max()) {
-      out->resize(start);
-      return unsupported("more than 64 GiB of payload; cut the tensor into smaller tiles");
-    }
-    put(kSectionHeaderBytes + block * kOffsetBytes, static_cast<uint32_t>(end_units));
+  out->reserve(start + total);
+  const auto append = [out](const auto* from, size_t bytes) {
+    const auto* begin = reinterpret_cast<const std::byte*>(from);
+    out->insert(out->end(), begin, begin + bytes);
+  };
+  const uint64_t sums[] = {before.a, before.b, after.a, after.b};
+  const uint8_t kind[] = {kVersion, static_cast<uint8_t>(encoded.codec->id()),
+                          static_cast<uint8_t>(change.dtype),
+                          static_cast<uint8_t>(change.log2_block |
+                                               static_cast<unsigned>(encoded.codec->need())
+                                                   << kNeedShift)};
+  out->resize(start + kChecksumBytes);
+  append(sums, sizeof sums);
+  append(kind, sizeof kind);
+  put_number(total / kSectionAlignment, out);
+  append(numbers.data(), numbers.size());
+  append(code.params.data(), code.params.size());
+  const auto pad = [&] { out->resize(start + align_up(out->size() - start, kSectionAlignment)); };
+  pad();
+  for (const auto& block : code.blocks) {
+    append(block.data(), block.size());
+    pad();
   }
-  put(kChecksumOffset, checksum_of(ByteSpan(*out).subspan(start)));
+  store_le(out->data() + start, checksum_of(ByteSpan(*out).subspan(start)));
   return {};
 }
 
@@ -315,8 +373,9 @@ Result<Section> Section::open(ByteSpan bytes, const WordMatrix& matrix, DType dt
   if (header.section_bytes != bytes.size())
     return corrupt("length " + std::to_string(header.section_bytes) + " in its header, " +
                    std::to_string(bytes.size()) + " bytes given");
-  if (const uint64_t found = checksum_of(bytes); found != header.checksum)
-    return corrupt("checksum " + to_hex(header.checksum) + " in its header, " + to_hex(found) +
+  if (const uint32_t found = checksum_of(bytes); found != header.checksum)
+    return corrupt("checksum " + to_hex(uint64_t{header.checksum}) + " in its header, " +
+                   to_hex(uint64_t{found}) +
                    " over its bytes");
   SILT_TRY(check_place(header, matrix, dtype));
   const Codec* codec = find_codec(header.codec);
@@ -331,9 +390,7 @@ Result<Section> Section::open(ByteSpan bytes, const WordMatrix& matrix, DType dt
   code.elements = header.elements();
   code.log2_block = header.log2_block;
   code.changed = header.changed;
-  code.params =
-      bytes.subspan(kSectionHeaderBytes + header.blocks() * kOffsetBytes, header.params_bytes);
-  SILT_TRY(read_blocks(bytes, header, &code.blocks));
+  SILT_TRY(read_parts(bytes, header, &code));
   SILT_ASSIGN(section.decoder_, codec->decoder(code));
   return section;
 }

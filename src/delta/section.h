@@ -12,8 +12,10 @@
 
 namespace siltstone {
 
-inline constexpr size_t kSectionHeaderBytes = 104;
-inline constexpr uint64_t kSectionAlignment = 16;  // of section lengths and block payloads
+// A header has this many bytes of fixed fields, and at most kMaxSectionHeaderBytes with its numbers.
+inline constexpr size_t kFixedHeaderBytes = 40;
+inline constexpr size_t kMaxSectionHeaderBytes = kFixedHeaderBytes + 7 * 9;
+inline constexpr uint64_t kSectionAlignment = 4;  // of section lengths and block payloads
 
 struct SectionHeader {
   DType dtype = DType::kU8;
@@ -26,13 +28,15 @@ struct SectionHeader {
   uint64_t changed = 0;
   Sum128 sum_before;
   Sum128 sum_after;
-  uint64_t checksum = 0;
+  uint32_t checksum = 0;
+  size_t header_bytes = 0;  // the lengths of the blocks follow, then the parameters
 
   uint64_t elements() const { return tile.elements(); }
   uint64_t blocks() const { return ceil_div(elements(), uint64_t{1} << log2_block); }
 };
 
-// Parses and bounds the first kSectionHeaderBytes bytes. kCorrupt, or kUnsupported for what a newer
+// Parses and bounds what a section begins with: its first kMaxSectionHeaderBytes bytes, or all it
+// has. kCorrupt, or kUnsupported for what a newer
 // or larger implementation may read. The codec's id is not looked up.
 Result<SectionHeader> parse_section_header(ByteSpan bytes);
 
@@ -44,7 +48,7 @@ Result<std::vector<ByteSpan>> split_sections(ByteSpan entry);
 Status check_disjoint(std::vector<Tile> tiles);
 
 // Encodes a tile with the codec whose result is smallest (or with `forced`). Appends a section to
-// `out` whose length is a multiple of 16. REQUIRES: change.changed() > 0.
+// `out` whose length is a multiple of 4. REQUIRES: change.changed() > 0.
 Status append_section(const TileChange& change, const Tile& tile, const Sum128& before,
                       const Sum128& after, const Codec* forced, std::vector<std::byte>* out);
 

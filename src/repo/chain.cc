@@ -135,9 +135,9 @@ Status Chain::index_pack(size_t link, size_t pack, std::span<const TensorInfo> t
 Status Chain::index_sections(size_t link, size_t pack, size_t tensor, const TensorInfo& info,
                              uint64_t offset_bytes, uint64_t size_bytes) {
   const WordMatrix matrix = word_matrix(info);
-  std::vector<std::byte> head(kSectionHeaderBytes);
+  std::vector<std::byte> head;
   while (size_bytes > 0) {
-    if (size_bytes < head.size()) return corrupt("a section is cut off");
+    head.resize(std::min<uint64_t>(size_bytes, kMaxSectionHeaderBytes));
     SILT_TRY(read_pack(packs_[pack], offset_bytes, head));
     SILT_ASSIGN(SectionHeader header, parse_section_header(head));
     if (header.section_bytes > size_bytes) return corrupt("a section is cut off");

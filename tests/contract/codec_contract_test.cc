@@ -37,7 +37,7 @@ Bytes encode(const PlainChange& change, const Codec* codec) {
 
 void expect_round_trip(const PlainChange& change, const Codec* codec) {
   const Bytes section = encode(change, codec);
-  EXPECT_EQ(section.size() % 16, 0u);
+  EXPECT_EQ(section.size() % 4, 0u);
   std::vector<std::byte> words = change.old_words;
   const Result<uint64_t> changed = apply_section(section, matrix_of(change), change.dtype, &words);
   ASSERT_TRUE(changed) << changed.error().message;
@@ -228,6 +228,9 @@ TEST(CodecTable, PinsIdsAndNeeds) {
   EXPECT_EQ(find_codec("step")->need(), Need::kChangedWords);
   EXPECT_EQ(find_codec("dense")->id(), 3);
   EXPECT_EQ(find_codec("dense")->need(), Need::kNothing);
+  ASSERT_NE(find_codec("class"), nullptr);
+  EXPECT_EQ(find_codec("class")->id(), 4);
+  EXPECT_EQ(find_codec("class")->need(), Need::kAllWords);
 }
 
 TEST(CodecChoice, IsTheSmallestAndNeverMuchLargerThanRaw) {
@@ -245,7 +248,7 @@ TEST(CodecChoice, IsTheSmallestAndNeverMuchLargerThanRaw) {
           smallest = std::min(smallest, encode(change, codec).size());
         const Bytes chosen = encode(change, nullptr);
         const uint64_t raw = find_codec("raw")->estimate_bytes(change.view());
-        EXPECT_LE(chosen.size(), raw + align_up(kSectionHeaderBytes + 4, 16));
+        EXPECT_LE(chosen.size(), raw + kMaxSectionHeaderBytes);
         EXPECT_LE(chosen.size(), smallest + smallest / 5);
         expect_round_trip(change, nullptr);
       }

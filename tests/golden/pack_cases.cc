@@ -184,6 +184,23 @@ GoldenCase example_case() {
   return make_case("example", {tensor});
 }
 
+// 52 words of one exponent, often changed, and 12 of a larger one.
+GoldenCase class_example_case() {
+  GoldenTensor tensor = make_tensor("w", DType::kBF16, {8, 8});
+  tensor.old_bytes.clear();
+  for (uint16_t i = 0; i < 64; ++i)
+    append_le(static_cast<uint16_t>((i < 52 ? 0x3800 : 0x3C00) + i), &tensor.old_bytes);
+  tensor.new_bytes = tensor.old_bytes;
+  const std::pair<size_t, int> steps[] = {{3, 1},  {17, 1}, {30, 1}, {41, -1},
+                                          {44, 2}, {50, 6}, {55, 1}, {60, -1}};
+  for (const auto& [element, step] : steps) {
+    std::byte* word = tensor.new_bytes.data() + 2 * element;
+    store_le(word, static_cast<uint16_t>(load_le<uint16_t>(word) + step));
+  }
+  tensor.tiles = {{tensor.whole(), "class"}};
+  return make_case("class_example", {tensor});
+}
+
 GoldenCase one_codec_all_dtypes(const std::string& codec, uint64_t words, Pattern pattern,
                                 uint64_t seed) {
   std::vector<GoldenTensor> tensors;
@@ -345,6 +362,9 @@ std::vector<GoldenCase> golden_read_cases() {
   cases.push_back(one_codec_all_dtypes("raw", 24, Pattern::kSpecials, 100));
   cases.push_back(one_codec_all_dtypes("step", 24, Pattern::kSpecials, 200));
   cases.push_back(one_codec_all_dtypes("dense", 24, Pattern::kRandom, 300));
+  cases.push_back(one_codec_all_dtypes("class", 24, Pattern::kSpecials, 400));
+  cases.push_back(class_example_case());
+  cases.push_back(make_case("class_trained", {with_codec(trained, "class")}));
   cases.push_back(make_case("step_frames", {with_codec(trained, "step")}));
   cases.push_back(make_case("dense_frames",
                             {with_codec(planes_tensor("p16", DType::kBF16, {200}), "dense"),
@@ -352,7 +372,8 @@ std::vector<GoldenCase> golden_read_cases() {
   cases.push_back(make_case("blocks", {with_codec(blocks_tensor("raw", DType::kU8), "raw"),
                                        with_codec(blocks_tensor("step", DType::kBF16), "step"),
                                        with_codec(blocks_tensor("dense", DType::kU8), "dense"),
-                                       with_codec(blocks_tensor("two", DType::kI8), "step", 17)}));
+                                       with_codec(blocks_tensor("two", DType::kI8), "step", 17),
+                                       with_codec(blocks_tensor("class", DType::kBF16), "class")}));
   cases.push_back(tiles_case());
   cases.push_back(spread_case());
   cases.push_back(shapes_case());
@@ -374,7 +395,7 @@ std::vector<GoldenCase> golden_refuse_cases() {
   std::vector<GoldenCase> cases;
   for (const HostileSection& hostile : hostile_sections()) {
     // An entry must have a length that packs allow; those wrong in that way are no use here.
-    if (!hostile.bytes.empty() && hostile.bytes.size() % 16 == 0)
+    if (!hostile.bytes.empty() && hostile.bytes.size() % kSectionAlignment == 0)
       cases.push_back(refused_section(hostile));
   }
   cases.push_back(refused_section(overlapping_tiles()));

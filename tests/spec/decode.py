@@ -15,22 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import class_codec  # noqa: E402
 import digest  # noqa: E402
+from bits import Bits, FormatError, need  # noqa: E402
 import zstd  # noqa: E402
 from xxh64 import xxh64  # noqa: E402
-
-
-class FormatError(ValueError):
-    """Bytes that break a rule of the documents. `code` is "corrupt" or "unsupported"."""
-
-    def __init__(self, message, code="corrupt"):
-        super().__init__(message)
-        self.code = code
-
-
-def need(condition, message, code="corrupt"):
-    if not condition:
-        raise FormatError(message, code)
 
 
 # name: (code, bits of an element, bytes of a word, order)
@@ -45,8 +34,10 @@ DTYPES = {
     "F32": (18, 32, 4, "sign-magnitude"), "C64": (19, 64, 8, "unsigned"),
     "F64": (20, 64, 8, "sign-magnitude"), "I64": (21, 64, 8, "signed"), "U64": (22, 64, 8, "unsigned"),
 }
-HEADER = struct.Struct("<4sBBHBBHIQQQQQQ16s16sQ")
-NEEDS = {1: 0, 2: 1, 3: 0}
+HEADER = struct.Struct("<I16s16sBBBB")
+NEEDS = {1: 0, 2: 1, 3: 0, 4: 2}
+MANTISSA_BITS = {"F8_E5M2": 2, "F8_E4M3": 3, "F8_E4M3FNUZ": 3, "F8_E5M2FNUZ": 2, "F16": 10, "BF16": 7, "F32": 23,
+                 "F64": 52}
 
 
 def matrix(dtype, shape):
@@ -93,7 +84,7 @@ def read_pack(data):
         need(set(entry) == {"dtype", "shape", "data_offsets"}, "keys of an entry")
         begin, end = entry["data_offsets"]
         need(entry["dtype"] == "U8" and entry["shape"] == [end - begin], "an entry is not U8 bytes")
-        need(begin == at and end > begin and (end - begin) % 16 == 0, "hole, overlap or odd length")
+        need(begin == at and end > begin and (end - begin) % 4 == 0, "hole, overlap or odd length")
         need(end <= len(body), "an entry ends behind the pack")
         entries[name] = body[begin:end]
         at = end
@@ -101,20 +92,38 @@ def read_pack(data):
     return entries
 
 
+def number(data, at):
+    """A number of seven bits a byte, and where it ends."""
+    value = 0
+    for i in range(9):
+        need(at + i < len(data), "a number is cut off")
+        byte = data[at + i]
+        value |= (byte & 127) << 7 * i
+        if byte < 128:
+            need(byte != 0 or i == 0, "a number in more bytes than it needs")
+            return value, at + i + 1
+    raise FormatError("a number of 2^63 or more")
+
+
 class Section:
     def __init__(self, data, dtype, shape):
         code, _, word, order = DTYPES[dtype]
         need(len(data) >= HEADER.size, "section is cut off")
-        (magic, version, log2_block, codec, own_dtype, own_need, reserved, params, length, self.row,
-         self.rows, self.col, self.cols, self.changed, before, after, checksum) = HEADER.unpack_from(data)
-        need(magic == b"SLTS", "magic")
+        checksum, before, after, version, codec, own_dtype, kind = HEADER.unpack_from(data)
         need(version != 0, "version 0")
         need(version == 1, "newer version", "unsupported")
-        need(13 <= log2_block <= 24, "block size")
         need(codec != 0, "codec 0")
         need(own_dtype in {row[0] for row in DTYPES.values()}, "dtype code", "unsupported")
+        own_need, log2_block = kind >> 6, kind & 63
         need(own_need <= 2, "need", "unsupported")
-        need(reserved == 0, "reserved field")
+        need(13 <= log2_block <= 24, "block size")
+        numbers, at = [], HEADER.size
+        for _ in range(7):
+            value, at = number(data, at)
+            numbers.append(value)
+        units, self.changed, params, self.row, self.rows, self.col, self.cols = numbers
+        length = 4 * units
+        need(params < 1 << 32, "length of the parameters")
         need(self.rows >= 1 and self.cols >= 1, "empty tile")
         elements = self.rows * self.cols
         own_word = next(row[2] for row in DTYPES.values() if row[0] == own_dtype)
@@ -122,27 +131,36 @@ class Section:
              "tile overflows")
         need(1 <= self.changed <= elements, "number of changes")
         self.blocks = (elements + (1 << log2_block) - 1) >> log2_block
-        first = 104 + 4 * self.blocks + params
-        first += -first % 16
-        need(length % 16 == 0 and length >= first + 16, "section length")
+        least = at + self.blocks + params
+        need(length >= least + -least % 4 + 4, "section length")
         need(length <= len(data), "section is cut off")
         self.data = data = data[:length]
-        need(xxh64(data[:96] + bytes(8) + data[104:]) == checksum, "checksum")
+        need(xxh64(data[4:]) & 0xFFFFFFFF == checksum, "checksum")
         need(codec in NEEDS, "unknown codec", "unsupported")
-        need(own_need == NEEDS[codec] and params == 0, "need or parameters are not the codec's")
+        need(own_need == NEEDS[codec] and (codec == 4 or params == 0), "need or parameters are not the codec's")
         need(own_dtype == code, "dtype is not the tensor's")
         rows, cols = matrix(dtype, shape)
         need(self.row + self.rows <= rows and self.col + self.cols <= cols, "tile outside the tensor")
-        need(not any(data[104 + 4 * self.blocks + params:first]), "padding")
+        lengths = []
+        for _ in range(self.blocks):
+            value, at = number(data, at)
+            lengths.append(4 * value)
+        self.params = data[at:at + params]
+        first = at + params + -(at + params) % 4
+        need(not any(data[at + params:first]), "padding")
+        need(first + sum(lengths) == length, "blocks do not end with the section")
         self.codec, self.word, self.order, self.log2_block = codec, word, order, log2_block
+        self.mantissa_bits = MANTISSA_BITS.get(dtype)
         self.matrix_cols = cols
         self.before = struct.unpack("<QQ", before)
         self.after = struct.unpack("<QQ", after)
-        ends = [16 * end for end in struct.unpack_from(f"<{self.blocks}I", data, 104)]
-        need(all(x <= y for x, y in zip([0] + ends, ends)), "offsets descend")
-        need(first + ends[-1] == length, "last offset is not the section's end")
-        self.payloads = [data[first + x:first + y] for x, y in zip([0] + ends, ends)]
+        self.payloads = []
+        for size in lengths:
+            self.payloads.append(data[first:first + size])
+            first += size
         need(sum(1 for payload in self.payloads if payload) <= self.changed, "more blocks than changes")
+        if codec == 4:
+            self.params = class_codec.Params(self.params, word, self.mantissa_bits)
 
     def ranges(self):
         """Byte ranges of the tile in its tensor, row by row (one range where rows touch)."""
@@ -170,7 +188,10 @@ class Section:
         for number, payload in enumerate(self.payloads):
             if payload:
                 words = tile[number * step:(number + 1) * step]
-                counted += {1: _raw, 2: _step, 3: _dense}[self.codec](payload, words, self.word, self.order)
+                if self.codec == 4:
+                    counted += class_codec.apply(self.params, payload, words, Order(self.word, self.order))
+                else:
+                    counted += {1: _raw, 2: _step, 3: _dense}[self.codec](payload, words, self.word, self.order)
                 tile[number * step:number * step + len(words)] = words
         need(counted == self.changed, "changes do not add up")
         at = 0
@@ -188,7 +209,7 @@ def _count(payload, words, width, least):
 
 
 def _rest(payload, at):
-    need(len(payload) - at < 16 and not any(payload[at:]), "padding of a payload")
+    need(len(payload) - at < 4 and not any(payload[at:]), "padding of a payload")
 
 
 def _stream(stored, size):
@@ -215,15 +236,31 @@ def _raw(payload, words, width, _order):
     return count
 
 
-class _Bits:
-    def __init__(self, data):
-        self.value, self.size, self.at = int.from_bytes(data, "little"), 8 * len(data), 0
+class Order:
+    """Ranks of words in the order of their dtype."""
 
-    def read(self, count):
-        need(self.at + count <= self.size, "bits are cut off")
-        out = self.value >> self.at & ((1 << count) - 1)
-        self.at += count
-        return out
+    def __init__(self, width, order):
+        self.width, self.order = width, order
+        self.mask, self.top = (1 << 8 * width) - 1, 1 << (8 * width - 1)
+
+    def rank(self, word):
+        if self.order == "unsigned":
+            return word
+        if self.order == "sign-magnitude" and word & self.top:
+            return word ^ self.mask
+        return word ^ self.top
+
+    def word(self, rank):
+        if self.order == "unsigned":
+            return rank
+        if self.order == "sign-magnitude" and not rank & self.top:
+            return rank ^ self.mask
+        return rank ^ self.top
+
+    def move(self, words, position, step):
+        place = slice(position * self.width, (position + 1) * self.width)
+        rank = self.rank(int.from_bytes(words[place], "little"))
+        words[place] = self.word((rank + step) & self.mask).to_bytes(self.width, "little")
 
 
 def _step(payload, words, width, order):
@@ -233,23 +270,8 @@ def _step(payload, words, width, order):
     need(at + size_bytes <= len(payload), "streams are longer than the payload")
     tokens = _stream(payload[12:at], count)
     sizes = iter(_stream(payload[at:at + size_bytes], sum(1 for token in tokens if token & 2)))
-    bits = _Bits(payload[at + size_bytes:])
-    mask, top = (1 << 8 * width) - 1, 1 << (8 * width - 1)
-
-    def rank(word):
-        if order == "unsigned":
-            return word
-        if order == "sign-magnitude" and word & top:
-            return word ^ mask
-        return word ^ top
-
-    def word_of(value):
-        if order == "unsigned":
-            return value
-        if order == "sign-magnitude" and not value & top:
-            return value ^ mask
-        return value ^ top
-
+    bits = Bits(payload[at + size_bytes:])
+    order = Order(width, order)
     position = -1
     for token in tokens:
         need(token <= 191, "token without meaning")
@@ -266,12 +288,9 @@ def _step(payload, words, width, order):
             size = next(sizes)
             need(size <= 8 * width - 2, "size of a move")
             distance = (1 << size) + bits.read(size) + 1
-            need(not (distance == top and move == 2), "half the range must be downward")
-        place = slice(position * width, (position + 1) * width)
-        value = rank(int.from_bytes(words[place], "little"))
-        value = (value - distance if move & 1 else value + distance) & mask
-        words[place] = word_of(value).to_bytes(width, "little")
-    need(bits.size - bits.at < 128 and bits.value >> bits.at == 0, "bits are left over")
+            need(not (distance == order.top and move == 2), "half the range must be downward")
+        order.move(words, position, -distance if move & 1 else distance)
+    need(bits.rest_is_padding(32), "bits are left over")
     return count
 
 

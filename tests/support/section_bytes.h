@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "base/bytes.h"
@@ -24,51 +25,75 @@ void poke(size_t at, T value, Bytes* bytes) {
   store_le(bytes->data() + at, value);
 }
 
+// Where the header's fixed fields lie.
+inline constexpr size_t kVersionAt = 36;
+inline constexpr size_t kCodecAt = 37;
+inline constexpr size_t kDTypeAt = 38;
+inline constexpr size_t kBlockAndNeedAt = 39;
+
 // Writes the checksum that the bytes should have.
 inline void seal(Bytes* section) {
-  if (section->size() < kSectionHeaderBytes) return;
-  poke(96, uint64_t{0}, section);
-  poke(96, xxh64(*section), section);
+  if (section->size() < kFixedHeaderBytes) return;
+  poke(0, static_cast<uint32_t>(xxh64(ByteSpan(*section).subspan(4))), section);
+}
+
+inline Bytes number(uint64_t value) {
+  Bytes out;
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<std::byte>(value | 0x80));
+  out.push_back(static_cast<std::byte>(value));
+  return out;
 }
 
 struct SectionBytes {
   uint8_t version = 1;
   uint8_t log2_block = 16;
-  uint16_t codec = 1;
+  uint8_t codec = 1;
   DType dtype = DType::kBF16;
   uint8_t need = 0;
+  uint64_t row_begin = 0;
   uint64_t rows = 100;
+  uint64_t col_begin = 0;
   uint64_t cols = 1;
   uint64_t changed = 1;
   Bytes params;
   std::vector<Bytes> blocks;
+  // What the header claims, if that is not the truth.
+  std::optional<Bytes> length;  // as it is written
+  std::optional<uint64_t> params_bytes;
+  std::optional<std::vector<uint64_t>> block_units;
 
   Bytes build() const {
-    Bytes out;
-    append_le(uint32_t{0x53544C53}, &out);
+    Bytes tail;
+    const auto add = [&tail](const Bytes& bytes) {
+      for (const std::byte byte : bytes) tail.push_back(byte);
+    };
+    for (const uint64_t field : {changed, params_bytes.value_or(params.size()), row_begin, rows,
+                                 col_begin, cols})
+      add(number(field));
+    for (size_t i = 0; i < blocks.size(); ++i)
+      add(number(block_units ? (*block_units)[i] : ceil_div(blocks[i].size(), 4)));
+    add(params);
+    uint64_t payloads = 0;
+    for (const Bytes& block : blocks) payloads += align_up(block.size(), 4);
+    Bytes length_bytes = number(0);
+    const auto total = [&] {
+      return align_up(kFixedHeaderBytes + length_bytes.size() + tail.size(), 4) + payloads;
+    };
+    while (number(total() / 4).size() != length_bytes.size())
+      length_bytes.push_back(std::byte{0});
+    length_bytes = length.value_or(number(total() / 4));
+    Bytes out(kVersionAt);
     append_le(version, &out);
-    append_le(log2_block, &out);
     append_le(codec, &out);
     append_le(static_cast<uint8_t>(dtype), &out);
-    append_le(need, &out);
-    append_le(uint16_t{0}, &out);
-    append_le(static_cast<uint32_t>(params.size()), &out);
-    append_le(uint64_t{0}, &out);  // length, set below
-    for (const uint64_t field : {uint64_t{0}, rows, uint64_t{0}, cols, changed})
-      append_le(field, &out);
-    for (int i = 0; i < 5; ++i) append_le(uint64_t{0}, &out);  // sums and checksum
-    uint32_t end = 0;
+    append_le(static_cast<uint8_t>(need << 6 | log2_block), &out);
+    for (const Bytes* part : {&length_bytes, &tail})
+      for (const std::byte byte : *part) out.push_back(byte);
+    out.resize(align_up(out.size(), 4));
     for (const Bytes& block : blocks) {
-      end += static_cast<uint32_t>(ceil_div(block.size(), 16));
-      append_le(end, &out);
+      for (const std::byte byte : block) out.push_back(byte);
+      out.resize(align_up(out.size(), 4));
     }
-    out.insert(out.end(), params.begin(), params.end());
-    out.resize(align_up(out.size(), 16));
-    for (const Bytes& block : blocks) {
-      out.insert(out.end(), block.begin(), block.end());
-      out.resize(align_up(out.size(), 16));
-    }
-    poke(16, uint64_t{out.size()}, &out);
     seal(&out);
     return out;
   }

@@ -66,9 +66,9 @@ inline Result<uint32_t> read_changed(uint64_t block, ByteSpan payload, uint64_t 
   return changed;
 }
 
-// What follows a payload's last part must be fewer than 16 bytes, all zero.
+// What follows a payload's last part must be fewer than four bytes, all zero.
 inline Status check_padding(uint64_t block, ByteSpan rest) {
-  if (rest.size() >= 16)
+  if (rest.size() >= 4)
     return corrupt_block(block, std::to_string(rest.size()) + " bytes left over at the end");
   if (std::ranges::any_of(rest, [](std::byte byte) { return byte != std::byte{0}; }))
     return corrupt_block(block, "padding that is not zero");

@@ -279,7 +279,7 @@ Status ClassBlockDecoder<W>::check_end() {
     if (states_[lane] != 1U << kLog2StateLow)
       return corrupt("the entropy coder does not end as it began; is this the right base?");
   const uint64_t left = open_.bits.size() * 8 - raw_at_;
-  if (left >= 128) return corrupt(std::to_string(left) + " bits left over at the end");
+  if (left >= 32) return corrupt(std::to_string(left) + " bits left over at the end");
   for (uint64_t at = raw_at_; at < raw_at_ + left; ++at)
     if ((static_cast<unsigned>(open_.bits[at / 8]) >> (at % 8) & 1) != 0)
       return corrupt("padding that is not zero");
