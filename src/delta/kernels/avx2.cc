@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "base/bf16.h"
 #include "delta/kernels/digest_keys.h"
 #include "delta/kernels/sets.h"
 
@@ -48,6 +49,31 @@ uint64_t differ(__m256i x0, __m256i x1, __m256i y0, __m256i y1) {
   }
 }
 
+// 16 fp32 words rounded to bf16 (base/bf16.h).
+__m256i cast16(const std::byte* f32) {
+  const auto round = [](__m256i x) {
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(x, odd), _mm256_set1_epi32(0x7fff));
+    const __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi32(0x7fffffff));
+    const __m256i nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    const __m256i quiet = _mm256_or_si256(x, _mm256_set1_epi32(0x400000));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(sum, quiet, nan), 16);
+  };
+  const __m256i packed = _mm256_packus_epi32(round(load(f32)), round(load(f32 + 32)));
+  // packus works within 128-bit halves: put the quarters back in order.
+  return _mm256_permute4x64_epi64(packed, 0xd8);
+}
+
+uint16_t cast1(const std::byte* f32) {
+  uint32_t word;
+  std::memcpy(&word, f32, sizeof word);
+  return bf16_of_f32(word);
+}
+
+void store(std::byte* to, __m256i x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
+}
+
 // The steps of one stretch that differ, collected without a branch.
 struct Stretch {
   uint64_t mask[kStretchSteps + 1];
@@ -55,7 +81,8 @@ struct Stretch {
   size_t steps = 0;
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base>
+// With kCast, `next` has fp32 words, and `cast` those of the stretch in hand, rounded.
+template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
 struct Diff {
   static constexpr size_t kStep = kStepBytes / kWordBytes;
 
@@ -64,14 +91,33 @@ struct Diff {
   uint16_t* positions;
   std::byte* words;
   size_t count = 0;
+  size_t cast_begin = 0;
+  alignas(32) std::byte cast[kCast ? kStretchSteps * kStepBytes : 1];
 
-  // Compares words [begin, end), a whole number of steps.
-  void compare(size_t begin, size_t end, Stretch* stretch) const {
+  // Where word `i` of the next version stands, after compare() has come to it.
+  const std::byte* next_word(size_t i) const {
+    if constexpr (kCast) return cast + (i - cast_begin) * kWordBytes;
+    return next + i * kWordBytes;
+  }
+
+  // Compares words [begin, end), a whole number of steps, at most a stretch.
+  void compare(size_t begin, size_t end, Stretch* stretch) {
     stretch->steps = 0;
+    cast_begin = begin;
     for (size_t i = begin; i < end; i += kStep) {
-      const std::byte* x = next + i * kWordBytes;
       const std::byte* y = base + i * kWordBytes;
-      const uint64_t mask = differ<kWordBytes>(load(x), load(x + 32), load(y), load(y + 32));
+      __m256i x0;
+      __m256i x1;
+      if constexpr (kCast) {
+        x0 = cast16(next + i * 4);
+        x1 = cast16(next + i * 4 + 64);
+        store(cast + (i - begin) * kWordBytes, x0);
+        store(cast + (i - begin) * kWordBytes + 32, x1);
+      } else {
+        x0 = load(next + i * kWordBytes);
+        x1 = load(next + i * kWordBytes + 32);
+      }
+      const uint64_t mask = differ<kWordBytes>(x0, x1, load(y), load(y + 32));
       stretch->mask[stretch->steps] = mask;
       stretch->begin[stretch->steps] = i;
       stretch->steps += mask != 0;
@@ -87,23 +133,27 @@ struct Diff {
         const size_t at = begin + (_tzcnt_u64(mask) & (kStep - 1));
         mask = _blsr_u64(mask);
         positions[slot] = static_cast<uint16_t>(at);
-        std::memcpy(words + slot * kWordBytes, next + at * kWordBytes, kWordBytes);
+        std::memcpy(words + slot * kWordBytes, next_word(at), kWordBytes);
       }
     } while (slot < end);
     count = end;
   }
 
   void refresh(size_t begin) const {
-    const std::byte* from = next + begin * kWordBytes;
-    auto* to = reinterpret_cast<__m256i*>(base + begin * kWordBytes);
-    _mm256_storeu_si256(to, load(from));
-    _mm256_storeu_si256(to + 1, load(from + 32));
+    const std::byte* from = next_word(begin);
+    store(base + begin * kWordBytes, load(from));
+    store(base + begin * kWordBytes + 32, load(from + 32));
   }
 
   // Words [begin, end), fewer than a step.
   void tail(size_t begin, size_t end) {
+    cast_begin = begin;
     for (size_t i = begin; i < end; ++i) {
-      const std::byte* from = next + i * kWordBytes;
+      if constexpr (kCast) {
+        const uint16_t word = cast1(next + i * 4);
+        std::memcpy(cast + (i - begin) * kWordBytes, &word, sizeof word);
+      }
+      const std::byte* from = next_word(i);
       if (std::memcmp(from, base + i * kWordBytes, kWordBytes) == 0) continue;
       positions[count] = static_cast<uint16_t>(i);
       std::memcpy(words + count * kWordBytes, from, kWordBytes);
@@ -113,12 +163,16 @@ struct Diff {
   }
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base>
+template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
 size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
                   std::byte* words) {
-  using D = Diff<kWordBytes, kRefresh, Base>;
+  using D = Diff<kWordBytes, kRefresh, Base, kCast>;
   constexpr size_t kStretch = kStretchSteps * D::kStep;
-  D diff{next, base, positions, words};
+  D diff;
+  diff.next = next;
+  diff.base = base;
+  diff.positions = positions;
+  diff.words = words;
   Stretch stretch;
   const size_t whole = n - n % D::kStep;
   for (size_t begin = 0; begin < whole; begin += kStretch) {
@@ -136,6 +190,15 @@ template <size_t kWordBytes>
 constexpr Kernels::Diff kDiff = diff_words<kWordBytes, false, const std::byte>;
 template <size_t kWordBytes>
 constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<kWordBytes, true, std::byte>;
+
+void cast_words(const std::byte* f32, size_t n, std::byte* bf16) {
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) store(bf16 + i * 2, cast16(f32 + i * 4));
+  for (; i < n; ++i) {
+    const uint16_t word = cast1(f32 + i * 4);
+    std::memcpy(bf16 + i * 2, &word, sizeof word);
+  }
+}
 
 __m256i term(__m256i word, __m256i key) {
   const __m256i sums = _mm256_add_epi32(word, key);
@@ -206,6 +269,9 @@ constinit const Kernels kAvx2Kernels = {
     .name = "avx2",
     .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
+    .diff_cast = diff_words<2, false, const std::byte, true>,
+    .diff_cast_refresh = diff_words<2, true, std::byte, true>,
+    .cast = cast_words,
     .digest = digest_words,
     .classify = kAvx2Classify,
     .locate = avx2_locate,

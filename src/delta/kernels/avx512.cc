@@ -12,6 +12,7 @@
 
 #include <cstring>
 
+#include "base/bf16.h"
 #include "delta/kernels/digest_keys.h"
 #include "delta/kernels/sets.h"
 
@@ -48,6 +49,32 @@ void store128(void* p, __m128i x) {
 }
 void store256(void* p, __m256i x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), x);
+}
+
+// Positions of the upper halves of 2 times 16 words of 4 bytes.
+alignas(64) constexpr uint16_t kUpperHalves[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                                   23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
+                                                   45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+
+// 32 fp32 words rounded to bf16 (base/bf16.h).
+__m512i cast32(__m512i low, __m512i high) {
+  const auto round = [](__m512i x) {
+    constexpr int kNan = 0x81;  // quiet or signalling
+    const __mmask16 nan = _mm512_fpclass_ps_mask(_mm512_castsi512_ps(x), kNan);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
+    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(x, odd), _mm512_set1_epi32(0x7fff));
+    return _mm512_mask_or_epi32(sum, nan, x, _mm512_set1_epi32(0x400000));
+  };
+  return _mm512_permutex2var_epi16(round(low), _mm512_load_si512(kUpperHalves), round(high));
+}
+
+__m512i load_cast(const std::byte* f32) {
+  return cast32(_mm512_loadu_si512(f32), _mm512_loadu_si512(f32 + kStepBytes));
+}
+
+__m512i load_cast(__mmask32 m, const std::byte* f32) {
+  return cast32(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(m), f32),
+                _mm512_maskz_loadu_epi32(static_cast<__mmask16>(m >> 16), f32 + kStepBytes));
 }
 
 // Per word size: masks, compares and compressions. `positions` and `words` write what the mask
@@ -133,7 +160,8 @@ struct Lanes<8> {
   }
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base>
+// With kCast, `next` has fp32 words, which are rounded as they are loaded.
+template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
 struct Diff {
   using L = Lanes<kWordBytes>;
   using Mask = typename L::Mask;
@@ -146,6 +174,25 @@ struct Diff {
   std::byte* words;
   size_t count = 0;
 
+  __m512i load_next(size_t i) const {
+    if constexpr (kCast) return load_cast(next + i * 4);
+    return _mm512_loadu_si512(next + i * kWordBytes);
+  }
+  __m512i load_next(Mask m, size_t i) const {
+    if constexpr (kCast) return load_cast(m, next + i * 4);
+    return L::load(m, next + i * kWordBytes);
+  }
+  void copy_next(std::byte* to, size_t i) const {
+    if constexpr (kCast) {
+      uint32_t word;
+      std::memcpy(&word, next + i * 4, sizeof word);
+      const uint16_t rounded = bf16_of_f32(word);
+      std::memcpy(to, &rounded, sizeof rounded);
+    } else {
+      std::memcpy(to, next + i * kWordBytes, kWordBytes);
+    }
+  }
+
   // Words [begin, end): any number of them.
   void sparse(size_t begin, size_t end) {
     size_t found = count;
@@ -157,24 +204,25 @@ struct Diff {
     };
     size_t i = begin;
     for (; i + kStep <= end; i += kStep) {
-      visit(i, _mm512_loadu_si512(next + i * kWordBytes),
-            _mm512_loadu_si512(base + i * kWordBytes));
+      visit(i, load_next(i), _mm512_loadu_si512(base + i * kWordBytes));
     }
     if (i < end) {
       const auto rest = static_cast<Mask>((uint64_t{1} << (end - i)) - 1);
-      visit(i, L::load(rest, next + i * kWordBytes), L::load(rest, base + i * kWordBytes));
+      visit(i, load_next(rest, i), L::load(rest, base + i * kWordBytes));
     }
     for (; count < found; ++count) {
-      const size_t at = positions[count] * kWordBytes;
-      std::memcpy(words + count * kWordBytes, next + at, kWordBytes);
-      if constexpr (kRefresh) std::memcpy(base + at, next + at, kWordBytes);
+      const size_t at = positions[count];
+      std::byte word[kWordBytes];
+      copy_next(word, at);
+      std::memcpy(words + count * kWordBytes, word, kWordBytes);
+      if constexpr (kRefresh) std::memcpy(base + at * kWordBytes, word, kWordBytes);
     }
   }
 
   // Words [begin, begin + kStretch).
   void dense(size_t begin) {
     for (size_t i = begin; i < begin + kStretch; i += kStep) {
-      const __m512i x = _mm512_loadu_si512(next + i * kWordBytes);
+      const __m512i x = load_next(i);
       const __m512i y = _mm512_loadu_si512(base + i * kWordBytes);
       const Mask m = L::differ(x, y);
       const auto differing = static_cast<size_t>(_mm_popcnt_u64(m));
@@ -189,10 +237,10 @@ struct Diff {
   }
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base>
+template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
 size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
                   std::byte* words) {
-  using D = Diff<kWordBytes, kRefresh, Base>;
+  using D = Diff<kWordBytes, kRefresh, Base, kCast>;
   D diff{next, base, positions, words};
   size_t in_last_stretch = 0;
   for (size_t begin = 0; begin < n; begin += D::kStretch) {
@@ -212,6 +260,15 @@ template <size_t kWordBytes>
 constexpr Kernels::Diff kDiff = diff_words<kWordBytes, false, const std::byte>;
 template <size_t kWordBytes>
 constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<kWordBytes, true, std::byte>;
+
+void cast_words(const std::byte* f32, size_t n, std::byte* bf16) {
+  size_t i = 0;
+  for (; i + 32 <= n; i += 32) _mm512_storeu_si512(bf16 + i * 2, load_cast(f32 + i * 4));
+  if (i < n) {
+    const auto rest = static_cast<__mmask32>((uint64_t{1} << (n - i)) - 1);
+    _mm512_mask_storeu_epi16(bf16 + i * 2, rest, load_cast(rest, f32 + i * 4));
+  }
+}
 
 __m512i term(__m512i word, __m512i key) {
   const __m512i sums = _mm512_add_epi32(word, key);
@@ -277,6 +334,9 @@ constinit const Kernels kAvx512Kernels = {
     .name = "avx512",
     .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
+    .diff_cast = diff_words<2, false, const std::byte, true>,
+    .diff_cast_refresh = diff_words<2, true, std::byte, true>,
+    .cast = cast_words,
     .digest = digest_words,
     .classify = kAvx512Classify,
     .locate = avx2_locate,

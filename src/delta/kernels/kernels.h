@@ -33,6 +33,16 @@ struct Kernels {
                                  uint16_t* positions, std::byte* words);
   DiffRefresh diff_refresh[4];
 
+  // The same for `n` <= 65,536 fp32 words `next` against bf16 words `base`: what is compared,
+  // listed and refreshed is `next` rounded to bf16 as bf16_of_f32 (base/bf16.h) rounds. `words`
+  // takes 2 bytes per change.
+  Diff diff_cast;
+  DiffRefresh diff_cast_refresh;
+
+  // Rounds `n` fp32 words, any number of them, to as many bf16 words. Writes nothing beyond them.
+  // Pointers need no alignment. Buffers do not overlap.
+  void (*cast)(const std::byte* f32, size_t n, std::byte* bf16);
+
   // digest.h: digest_bytes for whole 8-byte words: `n_words` words starting at word `first_word`.
   Sum128 (*digest)(const std::byte* bytes, size_t n_words, uint64_t first_word);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/bf16.h"
 #include "base/bytes.h"
 #include "delta/kernels/digest_keys.h"
 #include "delta/kernels/sets.h"
@@ -19,12 +20,23 @@ constexpr DigestKeys make_digest_keys() {
   return keys;
 }
 
-template <class Word, bool kRefresh, class Base>
+// How a word of the next version comes out of memory.
+template <class Word>
+struct Plain {
+  static constexpr size_t kStride = sizeof(Word);
+  static Word load(const std::byte* from) { return load_le<Word>(from); }
+};
+struct Cast {
+  static constexpr size_t kStride = sizeof(uint32_t);
+  static uint16_t load(const std::byte* from) { return bf16_of_f32(load_le<uint32_t>(from)); }
+};
+
+template <class Word, class Next, bool kRefresh, class Base>
 size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
                   std::byte* words) {
   size_t count = 0;
   for (size_t i = 0; i < n; ++i) {
-    const auto word = load_le<Word>(next + i * sizeof(Word));
+    const Word word = Next::load(next + i * Next::kStride);
     if (word == load_le<Word>(base + i * sizeof(Word))) continue;
     positions[count] = static_cast<uint16_t>(i);
     store_le(words + count * sizeof(Word), word);
@@ -36,9 +48,13 @@ size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positio
 }
 
 template <class Word>
-constexpr Kernels::Diff kDiff = diff_words<Word, false, const std::byte>;
+constexpr Kernels::Diff kDiff = diff_words<Word, Plain<Word>, false, const std::byte>;
 template <class Word>
-constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<Word, true, std::byte>;
+constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<Word, Plain<Word>, true, std::byte>;
+
+void cast_words(const std::byte* f32, size_t n, std::byte* bf16) {
+  for (size_t i = 0; i < n; ++i) store_le(bf16 + i * 2, Cast::load(f32 + i * Cast::kStride));
+}
 
 Sum128 digest_words(const std::byte* bytes, size_t n_words, uint64_t first_word) {
   Sum128 sum;
@@ -70,6 +86,9 @@ constinit const Kernels kScalarKernels = {
     .diff = {kDiff<uint8_t>, kDiff<uint16_t>, kDiff<uint32_t>, kDiff<uint64_t>},
     .diff_refresh = {kDiffRefresh<uint8_t>, kDiffRefresh<uint16_t>, kDiffRefresh<uint32_t>,
                      kDiffRefresh<uint64_t>},
+    .diff_cast = diff_words<uint16_t, Cast, false, const std::byte>,
+    .diff_cast_refresh = diff_words<uint16_t, Cast, true, std::byte>,
+    .cast = cast_words,
     .digest = digest_words,
     .classify = kScalarClassify,
     .locate = scalar_locate,
