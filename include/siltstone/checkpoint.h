@@ -51,6 +51,10 @@ class Checkpoint {
   // The tensor's bytes if they already lie in memory, else an empty span.
   virtual std::span<const std::byte> resident(size_t index) const = 0;
 
+  // The fp32 words of a tensor that is published as BF16 (ViewOptions::f32_as_bf16): contiguous,
+  // twice size_bytes. Empty for every other tensor; resident() is empty where this is not.
+  virtual std::span<const std::byte> masters(size_t /*index*/) const { return {}; }
+
   // Never empty: a checkpoint in memory describes the one file it would be saved as.
   virtual std::span<const WeightFile> files() const = 0;
 
@@ -75,7 +79,21 @@ class Checkpoint {
 // refused.
 Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::filesystem::path& file_or_folder);
 
-// Live tensors. REQUIRES: names are unique, every view on Device::kCpu.
-Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors);
+struct ViewOptions {
+  // Publish every F32 tensor as BF16: for a trainer whose fp32 master weights are what it holds and
+  // whose bf16 weights are what others run. tensors() describes BF16, and read() rounds the words
+  // asked for: to nearest, ties to even; subnormals are kept; a NaN keeps its sign and the top 7
+  // bits of its payload and becomes quiet. No bf16 copy of a tensor is made; publish rounds in the
+  // pass that compares. Tensors of other dtypes are published as they are.
+  bool f32_as_bf16 = false;
+};
+
+// Live tensors of any dtype and of rank 0 to 16, row-major. Their bytes must not change while a
+// call reads them: publish notices words that moved under it by their digest (kConflict, or a base
+// that is not kept), never from a lock. kInvalidArgument for anything that no safetensors file
+// could hold: a name given twice, a size that is not the shape's, a view that is not on
+// Device::kCpu.
+Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors,
+                                                const ViewOptions& options = {});
 
 }  // namespace siltstone

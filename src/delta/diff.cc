@@ -45,15 +45,16 @@ void ChangeList::gather_replaced(uint64_t begin, const std::byte* base) {
 }
 
 template <class Kernel, class Base>
-void ChangeList::append_runs(Kernel kernel, ByteSpan next, Base* base, bool keep_replaced) {
-  const uint64_t elements = next.size() / word_bytes_;
+void ChangeList::append_runs(Kernel kernel, ByteSpan next, unsigned next_word_bytes, Base* base,
+                             bool keep_replaced) {
+  const uint64_t elements = next.size() / next_word_bytes;
   for (uint64_t begin = 0; begin < elements; begin += kRunElements) {
     const size_t run = std::min(kRunElements, elements - begin);
     const size_t room = changed_ + run + kDiffSlack;
     grow(&positions_, room);
     grow(&words_, room * word_bytes_);
     const uint64_t before = changed_;
-    changed_ += kernel(next.data() + begin * word_bytes_, base + begin * word_bytes_, run,
+    changed_ += kernel(next.data() + begin * next_word_bytes, base + begin * word_bytes_, run,
                        positions_.data() + changed_, words_.data() + changed_ * word_bytes_);
     if (keep_replaced) {
       grow(&replaced_, changed_ * word_bytes_);
@@ -64,12 +65,27 @@ void ChangeList::append_runs(Kernel kernel, ByteSpan next, Base* base, bool keep
 }
 
 void ChangeList::append(ByteSpan next, ByteSpan base) {
-  append_runs(kernels().diff[std::countr_zero(word_bytes_)], next, base.data(),
+  append_runs(kernels().diff[std::countr_zero(word_bytes_)], next, word_bytes_, base.data(),
               /*keep_replaced=*/true);
 }
 
 void ChangeList::append_refresh(ByteSpan next, MutByteSpan base) {
-  append_runs(kernels().diff_refresh[std::countr_zero(word_bytes_)], next, base.data(),
+  append_runs(kernels().diff_refresh[std::countr_zero(word_bytes_)], next, word_bytes_, base.data(),
+              /*keep_replaced=*/false);
+}
+
+void ChangeList::append_cast(ByteSpan f32, ByteSpan base, MutByteSpan next) {
+  constexpr uint64_t kRunBytes = kRunElements * sizeof(uint16_t);
+  for (uint64_t at = 0; at < base.size(); at += kRunBytes) {
+    const uint64_t run_bytes = std::min<uint64_t>(kRunBytes, base.size() - at);
+    const MutByteSpan words = next.subspan(at, run_bytes);
+    kernels().cast(f32.data() + 2 * at, run_bytes / sizeof(uint16_t), words.data());
+    append(words, base.subspan(at, run_bytes));
+  }
+}
+
+void ChangeList::append_cast_refresh(ByteSpan f32, MutByteSpan base) {
+  append_runs(kernels().diff_cast_refresh, f32, sizeof(uint32_t), base.data(),
               /*keep_replaced=*/false);
 }
 

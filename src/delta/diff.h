@@ -22,6 +22,14 @@ class ChangeList {
   // The same, refreshing `base`.
   void append_refresh(ByteSpan next, MutByteSpan base);
 
+  // The same for bf16 words, where the next version is `f32`, fp32 words of twice the size, rounded
+  // (base/bf16.h). append_cast also leaves the rounded words in `next`, for encoders and digests
+  // that need those too that did not change; it rounds one run and compares it while it is in the
+  // cache, which reads memory as fast as the fused kernel (bench/results, kernels).
+  // REQUIRES: cleared for words of 2 bytes.
+  void append_cast(ByteSpan f32, ByteSpan base, MutByteSpan next);
+  void append_cast_refresh(ByteSpan f32, MutByteSpan base);
+
   uint64_t changed() const { return changed_; }
   std::span<const uint16_t> positions() const { return {positions_.data(), changed_}; }
   std::span<const uint64_t> run_ends() const { return run_ends_; }
@@ -30,8 +38,10 @@ class ChangeList {
   ByteSpan replaced_words() const { return {replaced_.data(), changed_ * word_bytes_}; }
 
  private:
+  // `next` has words of `next_word_bytes`.
   template <class Kernel, class Base>
-  void append_runs(Kernel kernel, ByteSpan next, Base* base, bool keep_replaced);
+  void append_runs(Kernel kernel, ByteSpan next, unsigned next_word_bytes, Base* base,
+                   bool keep_replaced);
   void gather_replaced(uint64_t begin, const std::byte* base);
 
   unsigned word_bytes_;

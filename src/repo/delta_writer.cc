@@ -71,8 +71,8 @@ class DeltaWriter {
   Status encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
                      ByteSpan new_words, const Sum128& before, const Sum128& change,
                      Workspace& work, Encoded* out);
-  Result<ByteSpan> next_words(const Stretch& stretch, uint64_t at, uint64_t length,
-                              MutByteSpan scratch) const;
+  Result<ByteSpan> compare(const Stretch& stretch, uint64_t at, ByteSpan was,
+                           Workspace& work) const;
   Status collect(const Stretch& stretch, Encoded encoded);
   Status flush();
 
@@ -98,13 +98,26 @@ Status DeltaWriter::plan() {
   return {};
 }
 
-Result<ByteSpan> DeltaWriter::next_words(const Stretch& stretch, uint64_t at, uint64_t length,
-                                         MutByteSpan scratch) const {
+// Lists what differs from `was` in the new words that stand at byte `at` of the stretch, and
+// returns these words.
+Result<ByteSpan> DeltaWriter::compare(const Stretch& stretch, uint64_t at, ByteSpan was,
+                                      Workspace& work) const {
+  const uint64_t offset_bytes = stretch.offset_bytes + at;
   const ByteSpan resident = next_.resident(stretch.tensor);
-  if (!resident.empty()) return resident.subspan(stretch.offset_bytes + at, length);
-  const MutByteSpan part = scratch.subspan(at, length);
-  SILT_TRY(next_.read(stretch.tensor, stretch.offset_bytes + at, part));
-  return ByteSpan(part);
+  if (!resident.empty()) {
+    const ByteSpan is = resident.subspan(offset_bytes, was.size());
+    work.changes.append(is, was);
+    return is;
+  }
+  const MutByteSpan is = MutByteSpan(work.new_words).subspan(at, was.size());
+  const ByteSpan masters = next_.masters(stretch.tensor);
+  if (!masters.empty()) {
+    work.changes.append_cast(masters.subspan(2 * offset_bytes, 2 * is.size()), was, is);
+  } else {
+    SILT_TRY(next_.read(stretch.tensor, offset_bytes, is));
+    work.changes.append(is, was);
+  }
+  return ByteSpan(is);
 }
 
 // Reads both states block by block and compares each block while it is in the cache; the whole
@@ -130,13 +143,12 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
     const MutByteSpan scratch =
         old_resident ? MutByteSpan() : MutByteSpan(work.old_words).subspan(at, count);
     SILT_ASSIGN(const ByteSpan was, cursor.next(scratch));
-    SILT_ASSIGN(const ByteSpan is, next_words(stretch, at, count, work.new_words));
+    const size_t first_run = work.changes.run_ends().size();
+    SILT_ASSIGN(const ByteSpan is, compare(stretch, at, was, work));
     if (at == 0) {
       old_begin = was.data();
       new_begin = is.data();
     }
-    const size_t first_run = work.changes.run_ends().size();
-    work.changes.append(is, was);
     change += sum_of_changes(work.changes, first_run, was, is, matrix.word_bytes,
                              stretch.offset_bytes + at);
     at += count;

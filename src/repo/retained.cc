@@ -70,6 +70,12 @@ void lay_out(std::span<const TensorInfo> tensors, RetainedBase::State* state) {
 // Makes one stretch equal to `next` and returns its sum; kept lines are not written.
 Result<Sum128> refresh(const StateBytes& next, const Stretch& stretch, unsigned word_bytes,
                        MutByteSpan target, std::vector<std::byte>* scratch, ChangeList* changes) {
+  changes->clear(word_bytes);
+  if (const ByteSpan masters = next.masters(stretch.tensor); !masters.empty()) {
+    changes->append_cast_refresh(
+        masters.subspan(2 * stretch.offset_bytes, 2 * stretch.length_bytes), target);
+    return digest_bytes(target, stretch.offset_bytes);
+  }
   ByteSpan words = next.resident(stretch.tensor);
   if (words.empty()) {
     scratch->resize(stretch.length_bytes);
@@ -79,7 +85,6 @@ Result<Sum128> refresh(const StateBytes& next, const Stretch& stretch, unsigned 
   } else {
     words = words.subspan(stretch.offset_bytes, stretch.length_bytes);
   }
-  changes->clear(word_bytes);
   changes->append_refresh(words, target);
   return digest_bytes(target, stretch.offset_bytes);
 }

@@ -4,6 +4,7 @@
 
 #include "base/parallel.h"
 #include "base/try.h"
+#include "delta/kernels/kernels.h"
 
 namespace siltstone {
 namespace {
@@ -27,6 +28,17 @@ Error wrong_result(const TensorInfo& info) {
 }
 
 }  // namespace
+
+Status CheckpointBytes::read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const {
+  const ByteSpan f32 = checkpoint_.masters(tensor);
+  const uint64_t size_bytes = f32.size() / 2;
+  const bool inside = offset_bytes <= size_bytes && out.size() <= size_bytes - offset_bytes;
+  if (f32.empty() || !inside || offset_bytes % 2 != 0 || out.size() % 2 != 0) {
+    return checkpoint_.read(tensor, offset_bytes, out);
+  }
+  kernels().cast(f32.data() + 2 * offset_bytes, out.size() / 2, out.data());
+  return {};
+}
 
 StateReader::StateReader(std::span<const TensorInfo> tensors, const StateBytes& base,
                          const Chain* chain)

@@ -24,16 +24,17 @@ class StateBytes {
   virtual Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const = 0;
   // The tensor's bytes if they lie in memory, else empty.
   virtual ByteSpan resident(size_t) const { return {}; }
+  // The fp32 words that read() rounds to bf16, where that is what it does (Checkpoint::masters).
+  virtual ByteSpan masters(size_t) const { return {}; }
 };
 
 // The tensors of a checkpoint. REQUIRES: its tensors are the state's.
 class CheckpointBytes final : public StateBytes {
  public:
   explicit CheckpointBytes(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
-  Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const override {
-    return checkpoint_.read(tensor, offset_bytes, out);
-  }
+  Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const override;
   ByteSpan resident(size_t tensor) const override { return checkpoint_.resident(tensor); }
+  ByteSpan masters(size_t tensor) const override { return checkpoint_.masters(tensor); }
 
  private:
   const Checkpoint& checkpoint_;

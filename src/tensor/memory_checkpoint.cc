@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/bf16.h"
 #include "base/bytes.h"
 #include "base/try.h"
 #include "siltstone/checkpoint.h"
@@ -16,11 +17,12 @@ constexpr uint64_t kDataAlignment = 8;
 class MemoryCheckpoint final : public Checkpoint {
  public:
   // REQUIRES: `views` are checked and sorted by name.
-  Status describe(std::vector<TensorView> views);
+  Status describe(std::vector<TensorView> views, const ViewOptions& options);
 
   std::span<const TensorInfo> tensors() const override { return tensors_; }
   Status read(size_t index, uint64_t offset_bytes, std::span<std::byte> out) const override;
   std::span<const std::byte> resident(size_t index) const override { return bytes_[index]; }
+  std::span<const std::byte> masters(size_t index) const override { return masters_[index]; }
   std::span<const WeightFile> files() const override { return {&file_, 1}; }
   std::span<const CompanionFile> companions() const override { return {}; }
   Result<std::string> read_companion(size_t /*index*/) const override {
@@ -31,17 +33,40 @@ class MemoryCheckpoint final : public Checkpoint {
 
  private:
   std::vector<TensorInfo> tensors_;
-  std::vector<std::span<const std::byte>> bytes_;  // parallel to tensors_
+  // Parallel to tensors_; of a tensor with elements, one of the two is empty.
+  std::vector<std::span<const std::byte>> bytes_;
+  std::vector<std::span<const std::byte>> masters_;
   WeightFile file_;
 };
 
-Status MemoryCheckpoint::describe(std::vector<TensorView> views) {
+// `out`.size() bytes of the words `f32` rounded, from byte `offset_bytes` of the rounded ones. The
+// plain way; whoever reads much takes the kernels and masters().
+void read_rounded(ByteSpan f32, uint64_t offset_bytes, MutByteSpan out) {
+  const auto word = [f32](uint64_t i) {
+    return bf16_of_f32(load_le<uint32_t>(f32.data() + 4 * i));
+  };
+  size_t done = 0;
+  if (offset_bytes % 2 != 0 && !out.empty()) {
+    out[done++] = static_cast<std::byte>(word(offset_bytes / 2) >> 8);
+  }
+  for (; done + 2 <= out.size(); done += 2) {
+    store_le(out.data() + done, word((offset_bytes + done) / 2));
+  }
+  if (done < out.size()) {
+    out[done] = static_cast<std::byte>(word((offset_bytes + done) / 2) & 0xff);
+  }
+}
+
+Status MemoryCheckpoint::describe(std::vector<TensorView> views, const ViewOptions& options) {
   uint64_t total_bytes = 0;
   for (TensorView& view : views) {
-    const uint64_t size_bytes = view.bytes.size();
+    const bool rounded = options.f32_as_bf16 && view.dtype == DType::kF32;
+    const DType dtype = rounded ? DType::kBF16 : view.dtype;
+    const uint64_t size_bytes = rounded ? view.bytes.size() / 2 : view.bytes.size();
     total_bytes += size_bytes;  // views may overlap, but 4 Mi of them cannot reach 2^64 bytes
-    tensors_.push_back({std::move(view.name), view.dtype, std::move(view.shape), size_bytes});
-    bytes_.push_back(view.bytes);
+    tensors_.push_back({std::move(view.name), dtype, std::move(view.shape), size_bytes});
+    bytes_.push_back(rounded ? ByteSpan() : view.bytes);
+    masters_.push_back(rounded ? view.bytes : ByteSpan());
   }
   const std::string prefix = make_safetensors_prefix(tensors_, {{"format", "pt"}}, kDataAlignment);
   if (prefix.size() - kLengthFieldBytes > kMaxHeaderBytes) {
@@ -63,7 +88,11 @@ Status MemoryCheckpoint::describe(std::vector<TensorView> views) {
 
 Status MemoryCheckpoint::read(size_t index, uint64_t offset_bytes, std::span<std::byte> out) const {
   SILT_TRY(check_range(tensors_[index], offset_bytes, out.size()));
-  if (!out.empty()) std::memcpy(out.data(), bytes_[index].data() + offset_bytes, out.size());
+  if (!masters_[index].empty()) {
+    read_rounded(masters_[index], offset_bytes, out);
+  } else if (!out.empty()) {
+    std::memcpy(out.data(), bytes_[index].data() + offset_bytes, out.size());
+  }
   return {};
 }
 
@@ -101,7 +130,8 @@ Status check_view(const TensorView& view) {
 
 }  // namespace
 
-Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors) {
+Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors,
+                                                const ViewOptions& options) {
   if (tensors.size() > kMaxTensors) {
     return Error{Code::kInvalidArgument, "there are " + std::to_string(tensors.size()) +
                                              " tensors, at most " + std::to_string(kMaxTensors) +
@@ -114,7 +144,7 @@ Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors)
     return Error{Code::kInvalidArgument, "tensor " + quote(twice->name) + " is given twice"};
   }
   auto checkpoint = std::make_unique<MemoryCheckpoint>();
-  SILT_TRY(checkpoint->describe(std::move(tensors)));
+  SILT_TRY(checkpoint->describe(std::move(tensors), options));
   return std::unique_ptr<Checkpoint>(std::move(checkpoint));
 }
 

@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+#include "base/bf16.h"
+
 namespace siltstone {
 namespace {
 
@@ -136,6 +138,41 @@ TEST(ChangeList, CountsPositionsBeyondTwoToTheThirtyOne) {
   list.append_refresh(next.bytes(), base.bytes());
   EXPECT_EQ(element_indices(list), changed);
   for (const uint64_t index : changed) EXPECT_EQ(base.bytes()[index], std::byte{1});
+}
+
+TEST(ChangeList, ListsChangesOfMastersLikeThoseOfTheirRoundedWords) {
+  ChangeList plain;
+  ChangeList cast;
+  ChangeList refreshed;
+  for (const size_t elements : kLengths) {
+    for (const double density : {0.0, 0.01, 1.0}) {
+      const Buffers buffers(2, elements, density, elements + 5);
+      std::vector<std::byte> f32(elements * 4);
+      std::vector<std::byte> next(elements * 2);
+      std::mt19937_64 random(elements);
+      for (size_t i = 0; i < elements; ++i) {
+        const auto word = load_le<uint16_t>(buffers.next.data() + 2 * i);
+        const uint32_t master = uint32_t{word} << 16 | (random() & 0x7fff);
+        store_le(f32.data() + 4 * i, master);
+        store_le(next.data() + 2 * i, bf16_of_f32(master));
+      }
+      std::vector<std::byte> found(elements * 2);
+      std::vector<std::byte> base = buffers.base;
+      plain.clear(2);
+      plain.append(next, base);
+      cast.clear(2);
+      cast.append_cast(f32, base, found);
+      refreshed.clear(2);
+      refreshed.append_cast_refresh(f32, base);
+      EXPECT_EQ(found, next);
+      EXPECT_EQ(base, next);
+      for (const ChangeList* list : {&cast, &refreshed}) {
+        EXPECT_EQ(element_indices(*list), element_indices(plain));
+        EXPECT_TRUE(std::ranges::equal(list->words(), plain.words()));
+      }
+      EXPECT_TRUE(std::ranges::equal(cast.replaced_words(), plain.replaced_words()));
+    }
+  }
 }
 
 }  // namespace

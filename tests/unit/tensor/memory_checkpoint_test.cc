@@ -67,6 +67,55 @@ TEST(ViewMemory, ReadsRangesInside) {
   EXPECT_EQ(outside.error().code, Code::kInvalidArgument);
 }
 
+// 1.0, then a tie that goes to the even word above, then a NaN whose payload lies in the lower
+// half.
+constexpr std::string_view kMasters("\x00\x00\x80\x3f\x00\x80\x81\x3f\x01\x00\x80\xff", 12);
+constexpr std::string_view kRounded("\x80\x3f\x82\x3f\xc0\xff", 6);
+
+TEST(ViewMemory, DescribesMastersAsTheBf16TheyArePublishedAs) {
+  const auto checkpoint =
+      view_memory({view("a", DType::kF32, {3, 1}, kMasters), view("b", DType::kU8, {3}, "xyz"),
+                   view("c", DType::kF32, {0}, "")},
+                  {.f32_as_bf16 = true});
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const Checkpoint& memory = **checkpoint;
+  EXPECT_EQ(memory.tensors()[0], (TensorInfo{"a", DType::kBF16, {3, 1}, 6}));
+  EXPECT_EQ(memory.tensors()[1], (TensorInfo{"b", DType::kU8, {3}, 3}));
+  EXPECT_EQ(memory.tensors()[2], (TensorInfo{"c", DType::kBF16, {0}, 0}));
+  EXPECT_NE(memory.files()[0].header.find(R"("dtype":"BF16","shape":[3,1],"data_offsets":[0,6])"),
+            std::string::npos)
+      << memory.files()[0].header;
+  EXPECT_TRUE(memory.resident(0).empty());
+  EXPECT_EQ(memory.masters(0).data(), as_bytes(kMasters).data());
+  EXPECT_EQ(memory.masters(0).size(), 12U);
+  EXPECT_EQ(as_text(memory.resident(1)), "xyz");
+  EXPECT_TRUE(memory.masters(1).empty());
+  EXPECT_TRUE(memory.read(2, 0, {}));
+}
+
+TEST(ViewMemory, RoundsTheBytesAskedFor) {
+  const auto checkpoint =
+      view_memory({view("a", DType::kF32, {3}, kMasters)}, {.f32_as_bf16 = true});
+  ASSERT_TRUE(checkpoint);
+  for (size_t offset = 0; offset <= kRounded.size(); ++offset) {
+    for (size_t length = 0; offset + length <= kRounded.size(); ++length) {
+      std::string bytes(length, '?');
+      ASSERT_TRUE((*checkpoint)->read(0, offset, std::as_writable_bytes(std::span(bytes))));
+      EXPECT_EQ(bytes, kRounded.substr(offset, length)) << offset;
+    }
+  }
+  std::string bytes(7, '?');
+  EXPECT_FALSE((*checkpoint)->read(0, 0, std::as_writable_bytes(std::span(bytes))));
+}
+
+TEST(ViewMemory, PublishesF32AsItIsUnlessAsked) {
+  const auto checkpoint = view_memory({view("a", DType::kF32, {3}, kMasters)});
+  ASSERT_TRUE(checkpoint);
+  EXPECT_EQ((*checkpoint)->tensors()[0].dtype, DType::kF32);
+  EXPECT_EQ((*checkpoint)->resident(0).size(), 12U);
+  EXPECT_TRUE((*checkpoint)->masters(0).empty());
+}
+
 std::string refusal(std::vector<TensorView> views) {
   const auto checkpoint = view_memory(std::move(views));
   if (checkpoint) return "accepted";
