@@ -1,7 +1,5 @@
 // Speed of the diff and digest kernels as a share of a plain read in the same rounds, and what it
 // costs to bring the base up to date in each of the ways that survive a failed publish.
-#include <sys/mman.h>
-
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -16,8 +14,9 @@
 #include "delta/diff.h"
 #include "delta/grid.h"
 #include "delta/kernels/kernels.h"
+#include "kernels/cast_bench.h"
 #include "kernels/reads.h"
-#include "paired.h"
+#include "kernels/report.h"
 
 namespace siltstone::bench {
 namespace {
@@ -25,29 +24,9 @@ namespace {
 constexpr size_t kWord = 2;  // bf16
 constexpr size_t kLog2Word = 1;
 constexpr size_t kRunBytes = kRunElements * kWord;
-// Streams an exact power of two apart slow each other down, so one mapping holds both with a gap:
-// two mappings of their own would lie back to back.
-constexpr size_t kSkewBytes = (1U << 20) + (64U << 10);
-
 constexpr size_t kEverything = SIZE_MAX;
 
-struct Options {
-  size_t mib = 512;
-  unsigned rounds = 15;
-  bool json = false;
-};
-
 volatile uint64_t g_sink;
-
-std::byte* map_huge(size_t bytes) {
-  void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map == MAP_FAILED) {
-    std::perror("mmap");
-    std::exit(1);
-  }
-  madvise(map, bytes, MADV_HUGEPAGE);
-  return static_cast<std::byte*>(map);
-}
 
 // Two versions of one long bf16 tensor, and room for the list of their differences.
 class Streams {
@@ -164,63 +143,16 @@ class Streams {
   std::vector<size_t> run_ends_;
 };
 
-class Report {
- public:
-  explicit Report(bool json) : json_(json) {}
-  ~Report() {
-    if (json_) std::printf("\n]\n");
-  }
-
-  void add(const char* section, double density, const std::string& name, double gb_per_second,
-           double ratio) {
-    if (json_) {
-      std::printf(
-          "%s\n  {\"section\": \"%s\", \"density\": %g, \"name\": \"%s\", \"gb_per_second\": %.2f, "
-          "\"ratio\": %.3f}",
-          first_ ? "[" : ",", section, density, name.c_str(), gb_per_second, ratio);
-    } else {
-      if (section_ != section)
-        std::printf("\n%-8s %8s  %-34s %7s %7s\n", section, "density", "", "GB/s", "ratio");
-      std::printf("%-8s %7.1f%%  %-34s %7.2f %7.3f\n", "", density * 100, name.c_str(),
-                  gb_per_second, ratio);
-      std::fflush(stdout);
-    }
-    section_ = section;
-    first_ = false;
-  }
-
- private:
-  bool json_;
-  bool first_ = true;
-  std::string_view section_;
-};
-
-// The fastest of the read loops over one stream or two, found anew each time.
+// The fastest of the read loops over one stream or two.
 std::function<void()> best_read(const Streams* streams, bool two) {
   std::vector<std::function<void()>> reads;
-  std::vector<std::vector<double>> seconds(read_loops().size());
   for (const ReadLoop& loop : read_loops()) {
     reads.push_back([streams, two, &loop] {
       g_sink = two ? loop.two_streams(streams->next(), streams->base(), streams->bytes())
                    : loop.one_stream(streams->next(), streams->bytes());
     });
   }
-  for (int round = 0; round < 7; ++round) {
-    for (size_t i = 0; i < reads.size(); ++i) seconds[i].push_back(thread_cpu_seconds(reads[i]));
-  }
-  size_t best = 0;
-  for (size_t i = 1; i < reads.size(); ++i) {
-    if (median(seconds[i]) < median(seconds[best])) best = i;
-  }
-  return reads[best];
-}
-
-void report_all(Report* report, const char* section, double density, const Paired& runs,
-                size_t bytes) {
-  for (size_t i = 0; i < runs.size(); ++i) {
-    report->add(section, density, runs.name(i), 1e-9 * static_cast<double>(bytes) / runs.seconds(i),
-                runs.speed(i));
-  }
+  return fastest(reads);
 }
 
 void bench_refresh(Streams* streams, const Options& options, Report* report) {
@@ -313,6 +245,9 @@ bool parse(int argc, char** argv, Options* options) {
       options->mib = std::strtoul(argv[++i], nullptr, 10);
     } else if (arg == "--rounds" && i + 1 < argc) {
       options->rounds = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
+    } else if (arg == "--only" && i + 1 < argc) {
+      if (std::string_view(argv[++i]) != "cast") return false;
+      options->only_cast = true;
     } else {
       return false;
     }
@@ -327,11 +262,14 @@ int main(int argc, char** argv) {
   using namespace siltstone::bench;
   Options options;
   if (!parse(argc, argv, &options)) {
-    std::fprintf(stderr, "usage: bench_kernels [--mib 1..4096] [--rounds N] [--json]\n");
+    std::fprintf(stderr,
+                 "usage: bench_kernels [--mib 1..4096] [--rounds N] [--only cast] [--json]\n");
     return 2;
   }
-  Streams streams(options.mib << 20);
   Report report(options.json);
+  bench_cast(options, &report);
+  if (options.only_cast) return 0;
+  Streams streams(options.mib << 20);
   bench_refresh(&streams, options, &report);
   bench_list(&streams, options, &report);
   bench_digest(&streams, options, &report);

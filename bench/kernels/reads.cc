@@ -34,6 +34,18 @@ uint64_t plain_two(const std::byte* a, const std::byte* b, size_t bytes) {
   return sum;
 }
 
+uint64_t plain_wide(const std::byte* a, const std::byte* b, size_t bytes) {
+  uint64_t sums[8] = {};
+  for (size_t i = 0; i < bytes; i += 64) {
+    for (size_t k = 0; k < 8; ++k) {
+      sums[k] += load64(a + 2 * i + 8 * k) ^ load64(a + 2 * i + 64 + 8 * k) ^ load64(b + i + 8 * k);
+    }
+  }
+  uint64_t sum = 0;
+  for (const uint64_t s : sums) sum += s;
+  return sum;
+}
+
 #if defined(__x86_64__)
 
 #define SILT_AVX2 __attribute__((target("avx2")))
@@ -75,6 +87,16 @@ SILT_AVX2 uint64_t avx2_two(const std::byte* a, const std::byte* b, size_t bytes
   return total256(s, 4);
 }
 
+SILT_AVX2 uint64_t avx2_wide(const std::byte* a, const std::byte* b, size_t bytes) {
+  __m256i s[6] = {};
+  for (size_t i = 0; i < bytes; i += 64) {
+    for (size_t k = 0; k < 4; ++k) s[k] = _mm256_add_epi64(s[k], load256(a + 2 * i + 32 * k));
+    s[4] = _mm256_add_epi64(s[4], load256(b + i));
+    s[5] = _mm256_add_epi64(s[5], load256(b + i + 32));
+  }
+  return total256(s, 6);
+}
+
 SILT_AVX512 uint64_t total512(const __m512i* sums, size_t n) {
   uint64_t total = 0;
   for (size_t k = 0; k < n; ++k) {
@@ -107,13 +129,25 @@ SILT_AVX512 uint64_t avx512_two(const std::byte* a, const std::byte* b, size_t b
   return total512(s, 4);
 }
 
+SILT_AVX512 uint64_t avx512_wide(const std::byte* a, const std::byte* b, size_t bytes) {
+  __m512i s[6] = {};
+  for (size_t i = 0; i < bytes; i += 128) {
+    for (size_t k = 0; k < 4; ++k) {
+      s[k] = _mm512_add_epi64(s[k], _mm512_loadu_si512(a + 2 * i + 64 * k));
+    }
+    s[4] = _mm512_add_epi64(s[4], _mm512_loadu_si512(b + i));
+    s[5] = _mm512_add_epi64(s[5], _mm512_loadu_si512(b + i + 64));
+  }
+  return total512(s, 6);
+}
+
 #endif
 
 constexpr ReadLoop kLoops[] = {
-    {"read, plain", plain_one, plain_two},
+    {"read, plain", plain_one, plain_two, plain_wide},
 #if defined(__x86_64__)
-    {"read, avx2", avx2_one, avx2_two},
-    {"read, avx512", avx512_one, avx512_two},
+    {"read, avx2", avx2_one, avx2_two, avx2_wide},
+    {"read, avx512", avx512_one, avx512_two, avx512_wide},
 #endif
 };
 

@@ -1,6 +1,7 @@
 // Tensors as the library sees them: a name, a dtype, a shape, and bytes on some device.
 //
-// Views never own. Elements are opaque words: nothing here or below interprets them as numbers.
+// Views never own. Elements are opaque words: nothing here or below interprets them as numbers, but
+// for the one cast that ViewOptions (siltstone/checkpoint.h) offers.
 // Threads: plain values.
 #pragma once
 

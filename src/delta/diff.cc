@@ -75,13 +75,14 @@ void ChangeList::append_refresh(ByteSpan next, MutByteSpan base) {
 }
 
 void ChangeList::append_cast(ByteSpan f32, ByteSpan base, MutByteSpan next) {
-  constexpr uint64_t kRunBytes = kRunElements * sizeof(uint16_t);
-  for (uint64_t at = 0; at < base.size(); at += kRunBytes) {
-    const uint64_t run_bytes = std::min<uint64_t>(kRunBytes, base.size() - at);
-    const MutByteSpan words = next.subspan(at, run_bytes);
-    kernels().cast(f32.data() + 2 * at, run_bytes / sizeof(uint16_t), words.data());
-    append(words, base.subspan(at, run_bytes));
-  }
+  std::byte* rounded = next.data();
+  const auto keep = [&rounded](const std::byte* from, const std::byte* old, size_t n,
+                               uint16_t* positions, std::byte* words) {
+    const size_t count = kernels().diff_cast_keep(from, old, n, positions, words, rounded);
+    rounded += n * sizeof(uint16_t);
+    return count;
+  };
+  append_runs(keep, f32, sizeof(uint32_t), base.data(), /*keep_replaced=*/true);
 }
 
 void ChangeList::append_cast_refresh(ByteSpan f32, MutByteSpan base) {

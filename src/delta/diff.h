@@ -24,9 +24,7 @@ class ChangeList {
 
   // The same for bf16 words, where the next version is `f32`, fp32 words of twice the size, rounded
   // (base/bf16.h). append_cast also leaves the rounded words in `next`, for encoders and digests
-  // that need those too that did not change; it rounds one run and compares it while it is in the
-  // cache, which reads memory as fast as the fused kernel (bench/results, kernels).
-  // REQUIRES: cleared for words of 2 bytes.
+  // that need those too that did not change. REQUIRES: cleared for words of 2 bytes.
   void append_cast(ByteSpan f32, ByteSpan base, MutByteSpan next);
   void append_cast_refresh(ByteSpan f32, MutByteSpan base);
 

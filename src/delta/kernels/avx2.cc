@@ -81,9 +81,14 @@ struct Stretch {
   size_t steps = 0;
 };
 
-// With kCast, `next` has fp32 words, and `cast` those of the stretch in hand, rounded.
-template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
+// What the words of the next version are, and where they go beside the list.
+enum class Next { kPlain, kCast, kCastKeep };
+
+// Unless kPlain, `next` has fp32 words, and `rounded` those words rounded: of the whole run if they
+// are kept, else of the stretch in hand.
+template <size_t kWordBytes, bool kRefresh, class Base, Next kNext = Next::kPlain>
 struct Diff {
+  static constexpr bool kCast = kNext != Next::kPlain;
   static constexpr size_t kStep = kStepBytes / kWordBytes;
 
   const std::byte* next;
@@ -91,19 +96,23 @@ struct Diff {
   uint16_t* positions;
   std::byte* words;
   size_t count = 0;
-  size_t cast_begin = 0;
-  alignas(32) std::byte cast[kCast ? kStretchSteps * kStepBytes : 1];
+  std::byte* rounded = nullptr;
+  size_t rounded_begin = 0;
 
+  void begin_rounding(size_t begin) {
+    if constexpr (kNext == Next::kCast) rounded_begin = begin;
+  }
+  std::byte* rounded_word(size_t i) const { return rounded + (i - rounded_begin) * kWordBytes; }
   // Where word `i` of the next version stands, after compare() has come to it.
   const std::byte* next_word(size_t i) const {
-    if constexpr (kCast) return cast + (i - cast_begin) * kWordBytes;
+    if constexpr (kCast) return rounded_word(i);
     return next + i * kWordBytes;
   }
 
   // Compares words [begin, end), a whole number of steps, at most a stretch.
   void compare(size_t begin, size_t end, Stretch* stretch) {
     stretch->steps = 0;
-    cast_begin = begin;
+    begin_rounding(begin);
     for (size_t i = begin; i < end; i += kStep) {
       const std::byte* y = base + i * kWordBytes;
       __m256i x0;
@@ -111,8 +120,8 @@ struct Diff {
       if constexpr (kCast) {
         x0 = cast16(next + i * 4);
         x1 = cast16(next + i * 4 + 64);
-        store(cast + (i - begin) * kWordBytes, x0);
-        store(cast + (i - begin) * kWordBytes + 32, x1);
+        store(rounded_word(i), x0);
+        store(rounded_word(i) + 32, x1);
       } else {
         x0 = load(next + i * kWordBytes);
         x1 = load(next + i * kWordBytes + 32);
@@ -147,11 +156,11 @@ struct Diff {
 
   // Words [begin, end), fewer than a step.
   void tail(size_t begin, size_t end) {
-    cast_begin = begin;
+    begin_rounding(begin);
     for (size_t i = begin; i < end; ++i) {
       if constexpr (kCast) {
         const uint16_t word = cast1(next + i * 4);
-        std::memcpy(cast + (i - begin) * kWordBytes, &word, sizeof word);
+        std::memcpy(rounded_word(i), &word, sizeof word);
       }
       const std::byte* from = next_word(i);
       if (std::memcmp(from, base + i * kWordBytes, kWordBytes) == 0) continue;
@@ -163,16 +172,10 @@ struct Diff {
   }
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
-size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
-                  std::byte* words) {
-  using D = Diff<kWordBytes, kRefresh, Base, kCast>;
+template <size_t kWordBytes, bool kRefresh, class Base, Next kNext>
+size_t diff_run(Diff<kWordBytes, kRefresh, Base, kNext> diff, size_t n) {
+  using D = decltype(diff);
   constexpr size_t kStretch = kStretchSteps * D::kStep;
-  D diff;
-  diff.next = next;
-  diff.base = base;
-  diff.positions = positions;
-  diff.words = words;
   Stretch stretch;
   const size_t whole = n - n % D::kStep;
   for (size_t begin = 0; begin < whole; begin += kStretch) {
@@ -186,10 +189,32 @@ size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positio
   return diff.count;
 }
 
+template <size_t kWordBytes, bool kRefresh, class Base>
+size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
+                  std::byte* words) {
+  return diff_run(Diff<kWordBytes, kRefresh, Base>{next, base, positions, words}, n);
+}
+
 template <size_t kWordBytes>
 constexpr Kernels::Diff kDiff = diff_words<kWordBytes, false, const std::byte>;
 template <size_t kWordBytes>
 constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<kWordBytes, true, std::byte>;
+
+template <bool kRefresh, class Base>
+size_t diff_cast(const std::byte* next, Base* base, size_t n, uint16_t* positions,
+                 std::byte* words) {
+  alignas(32) std::byte rounded[kStretchSteps * kStepBytes];
+  Diff<2, kRefresh, Base, Next::kCast> diff{next, base, positions, words};
+  diff.rounded = rounded;
+  return diff_run(diff, n);
+}
+
+size_t diff_cast_keep(const std::byte* next, const std::byte* base, size_t n, uint16_t* positions,
+                      std::byte* words, std::byte* rounded) {
+  Diff<2, false, const std::byte, Next::kCastKeep> diff{next, base, positions, words};
+  diff.rounded = rounded;
+  return diff_run(diff, n);
+}
 
 void cast_words(const std::byte* f32, size_t n, std::byte* bf16) {
   size_t i = 0;
@@ -269,8 +294,9 @@ constinit const Kernels kAvx2Kernels = {
     .name = "avx2",
     .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
-    .diff_cast = diff_words<2, false, const std::byte, true>,
-    .diff_cast_refresh = diff_words<2, true, std::byte, true>,
+    .diff_cast = diff_cast<false, const std::byte>,
+    .diff_cast_refresh = diff_cast<true, std::byte>,
+    .diff_cast_keep = diff_cast_keep,
     .cast = cast_words,
     .digest = digest_words,
     .classify = kAvx2Classify,

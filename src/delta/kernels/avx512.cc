@@ -160,9 +160,13 @@ struct Lanes<8> {
   }
 };
 
-// With kCast, `next` has fp32 words, which are rounded as they are loaded.
-template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
+// What the words of the next version are, and where they go beside the list.
+enum class Next { kPlain, kCast, kCastKeep };
+
+// Unless kPlain, `next` has fp32 words, which are rounded as they are loaded, and then kept or not.
+template <size_t kWordBytes, bool kRefresh, class Base, Next kNext = Next::kPlain>
 struct Diff {
+  static constexpr bool kCast = kNext != Next::kPlain;
   using L = Lanes<kWordBytes>;
   using Mask = typename L::Mask;
   static constexpr size_t kStep = kStepBytes / kWordBytes;
@@ -172,22 +176,35 @@ struct Diff {
   Base* base;
   uint16_t* positions;
   std::byte* words;
+  std::byte* rounded = nullptr;
   size_t count = 0;
 
   __m512i load_next(size_t i) const {
-    if constexpr (kCast) return load_cast(next + i * 4);
-    return _mm512_loadu_si512(next + i * kWordBytes);
+    if constexpr (kCast) {
+      const __m512i x = load_cast(next + i * 4);
+      if constexpr (kNext == Next::kCastKeep) _mm512_storeu_si512(rounded + i * kWordBytes, x);
+      return x;
+    } else {
+      return _mm512_loadu_si512(next + i * kWordBytes);
+    }
   }
   __m512i load_next(Mask m, size_t i) const {
-    if constexpr (kCast) return load_cast(m, next + i * 4);
-    return L::load(m, next + i * kWordBytes);
+    if constexpr (kCast) {
+      const __m512i x = load_cast(m, next + i * 4);
+      if constexpr (kNext == Next::kCastKeep) {
+        _mm512_mask_storeu_epi16(rounded + i * kWordBytes, m, x);
+      }
+      return x;
+    } else {
+      return L::load(m, next + i * kWordBytes);
+    }
   }
   void copy_next(std::byte* to, size_t i) const {
     if constexpr (kCast) {
       uint32_t word;
       std::memcpy(&word, next + i * 4, sizeof word);
-      const uint16_t rounded = bf16_of_f32(word);
-      std::memcpy(to, &rounded, sizeof rounded);
+      const uint16_t bf16 = bf16_of_f32(word);
+      std::memcpy(to, &bf16, sizeof bf16);
     } else {
       std::memcpy(to, next + i * kWordBytes, kWordBytes);
     }
@@ -237,11 +254,9 @@ struct Diff {
   }
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base, bool kCast = false>
-size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
-                  std::byte* words) {
-  using D = Diff<kWordBytes, kRefresh, Base, kCast>;
-  D diff{next, base, positions, words};
+template <size_t kWordBytes, bool kRefresh, class Base, Next kNext>
+size_t diff_run(Diff<kWordBytes, kRefresh, Base, kNext> diff, size_t n) {
+  using D = decltype(diff);
   size_t in_last_stretch = 0;
   for (size_t begin = 0; begin < n; begin += D::kStretch) {
     const size_t before = diff.count;
@@ -256,10 +271,22 @@ size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positio
   return diff.count;
 }
 
+template <size_t kWordBytes, bool kRefresh, class Base, Next kNext = Next::kPlain>
+size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
+                  std::byte* words) {
+  return diff_run(Diff<kWordBytes, kRefresh, Base, kNext>{next, base, positions, words}, n);
+}
+
 template <size_t kWordBytes>
 constexpr Kernels::Diff kDiff = diff_words<kWordBytes, false, const std::byte>;
 template <size_t kWordBytes>
 constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<kWordBytes, true, std::byte>;
+
+size_t diff_cast_keep(const std::byte* next, const std::byte* base, size_t n, uint16_t* positions,
+                      std::byte* words, std::byte* rounded) {
+  using D = Diff<2, false, const std::byte, Next::kCastKeep>;
+  return diff_run(D{next, base, positions, words, rounded}, n);
+}
 
 void cast_words(const std::byte* f32, size_t n, std::byte* bf16) {
   size_t i = 0;
@@ -334,8 +361,9 @@ constinit const Kernels kAvx512Kernels = {
     .name = "avx512",
     .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
     .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
-    .diff_cast = diff_words<2, false, const std::byte, true>,
-    .diff_cast_refresh = diff_words<2, true, std::byte, true>,
+    .diff_cast = diff_words<2, false, const std::byte, Next::kCast>,
+    .diff_cast_refresh = diff_words<2, true, std::byte, Next::kCast>,
+    .diff_cast_keep = diff_cast_keep,
     .cast = cast_words,
     .digest = digest_words,
     .classify = kAvx512Classify,

@@ -39,6 +39,10 @@ struct Kernels {
   Diff diff_cast;
   DiffRefresh diff_cast_refresh;
 
+  // diff_cast that also writes all `n` rounded words to `rounded`, and nothing beyond them.
+  size_t (*diff_cast_keep)(const std::byte* next, const std::byte* base, size_t n,
+                           uint16_t* positions, std::byte* words, std::byte* rounded);
+
   // Rounds `n` fp32 words, any number of them, to as many bf16 words. Writes nothing beyond them.
   // Pointers need no alignment. Buffers do not overlap.
   void (*cast)(const std::byte* f32, size_t n, std::byte* bf16);

@@ -77,6 +77,12 @@ Sum128 digest_words(const std::byte* bytes, size_t n_words, uint64_t first_word)
   return sum;
 }
 
+size_t diff_cast_keep(const std::byte* next, const std::byte* base, size_t n, uint16_t* positions,
+                      std::byte* words, std::byte* rounded) {
+  cast_words(next, n, rounded);
+  return diff_words<uint16_t, Plain<uint16_t>, false>(rounded, base, n, positions, words);
+}
+
 }  // namespace
 
 constinit const DigestKeys kDigestKeys = make_digest_keys();
@@ -88,6 +94,7 @@ constinit const Kernels kScalarKernels = {
                      kDiffRefresh<uint64_t>},
     .diff_cast = diff_words<uint16_t, Cast, false, const std::byte>,
     .diff_cast_refresh = diff_words<uint16_t, Cast, true, std::byte>,
+    .diff_cast_keep = diff_cast_keep,
     .cast = cast_words,
     .digest = digest_words,
     .classify = kScalarClassify,

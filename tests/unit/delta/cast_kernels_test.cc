@@ -137,6 +137,13 @@ void expect_agrees(const Kernels& set, CastVersions* run) {
   };
   expect_list(set.diff_cast(run->next.data(), run->base.data(), n, position_out, words.data()));
   EXPECT_TRUE(run->base_is(run->was)) << "diff_cast wrote to the base";
+  GuardedBytes rounded(n * 2);
+  std::memset(positions.data(), 0xee, positions.size());
+  std::memset(words.data(), 0xee, words.size());
+  expect_list(set.diff_cast_keep(run->next.data(), run->base.data(), n, position_out, words.data(),
+                                 rounded.data()));
+  EXPECT_TRUE(run->base_is(run->was)) << "diff_cast_keep wrote to the base";
+  EXPECT_TRUE(n == 0 || std::memcmp(rounded.data(), run->now.data(), n * 2) == 0);
   std::memset(positions.data(), 0xee, positions.size());
   std::memset(words.data(), 0xee, words.size());
   expect_list(
@@ -146,9 +153,9 @@ void expect_agrees(const Kernels& set, CastVersions* run) {
       set.diff_cast_refresh(run->next.data(), run->base.data(), n, position_out, words.data()), 0U);
   run->restore();
 
-  GuardedBytes cast(n * 2);
-  set.cast(run->next.data(), n, cast.data());
-  EXPECT_TRUE(n == 0 || std::memcmp(cast.data(), run->now.data(), n * 2) == 0);
+  if (n > 0) std::memset(rounded.data(), 0xee, rounded.size());
+  set.cast(run->next.data(), n, rounded.data());
+  EXPECT_TRUE(n == 0 || std::memcmp(rounded.data(), run->now.data(), n * 2) == 0);
 }
 
 std::vector<uint32_t> random_words(size_t n, uint64_t seed) {
