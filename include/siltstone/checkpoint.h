@@ -82,17 +82,16 @@ Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::filesystem::path&
 struct ViewOptions {
   // Publish every F32 tensor as BF16: for a trainer whose fp32 master weights are what it holds and
   // whose bf16 weights are what others run. tensors() describes BF16, and read() rounds the words
-  // asked for: to nearest, ties to even; subnormals are kept; a NaN keeps its sign and the top 7
-  // bits of its payload and becomes quiet. No bf16 copy of a tensor is made; publish rounds in the
-  // pass that compares. Tensors of other dtypes are published as they are.
+  // asked for: to nearest, ties to even; subnormals are kept; a NaN keeps its sign and the top
+  // 7 bits of its mantissa, the first of them set: it is quiet. No bf16 copy of a tensor is made;
+  // publish rounds in the pass that compares. Tensors of other dtypes are published as they are.
   bool f32_as_bf16 = false;
 };
 
 // Live tensors of any dtype and of rank 0 to 16, row-major. Their bytes must not change while a
-// call reads them: publish notices words that moved under it by their digest (kConflict, or a base
-// that is not kept), never from a lock. kInvalidArgument for anything that no safetensors file
-// could hold: a name given twice, a size that is not the shape's, a view that is not on
-// Device::kCpu.
+// call reads them; caller memory cannot be watched. kInvalidArgument for anything that no
+// safetensors file could hold (a name given twice, a size that is not the shape's) and for a view
+// that is not on Device::kCpu.
 Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors,
                                                 const ViewOptions& options = {});
 
