@@ -1,6 +1,7 @@
 #include "repo/base_cache.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,9 @@ namespace siltstone {
 namespace {
 
 constexpr const char* kRecordName = "base.json";
+constexpr const char* kTemporaryPrefix = ".base.json.";  // of replace_file
+constexpr const char* kFilesPrefix = "files-";
+constexpr const char* kLockName = "lock";
 constexpr uint64_t kMaxRecordBytes = uint64_t{512} << 20;
 
 struct KeptFile {
@@ -44,6 +48,11 @@ std::filesystem::path source_of(const Checkpoint& checkpoint, const WeightFile& 
   return std::filesystem::weakly_canonical(checkpoint.root() / file.path, ignored);
 }
 
+// What is removed is removed by this name.
+bool is_files_folder(const std::string& name) {
+  return name.starts_with(kFilesPrefix) && name.find('/') == name.npos;
+}
+
 }  // namespace
 
 struct BaseCache::Record {
@@ -55,6 +64,16 @@ struct BaseCache::Record {
   bool copied = false;
   std::string rewritten;  // a file that the trainer was seen to rewrite in place
 };
+
+std::optional<File> BaseCache::lock() {
+  if (!make_directories(folder_)) return std::nullopt;
+  const std::filesystem::path path = folder_ / kLockName;
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (fd < 0) return std::nullopt;
+  File file(fd, path);
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) return std::nullopt;
+  return file;
+}
 
 std::optional<BaseCache::Record> BaseCache::read_record() {
   const Result<std::string> text = read_file(folder_ / kRecordName, kMaxRecordBytes);
@@ -69,6 +88,7 @@ std::optional<BaseCache::Record> BaseCache::read_record() {
     record.copied = json.at("copied");
     record.rewritten = json.at("rewritten");
     record.files_folder = json.at("files_folder");
+    if (!is_files_folder(record.files_folder)) return std::nullopt;
     for (const Json& text_sum : json.at("sums")) {
       Sum128 sum;
       if (!sum_from_hex(text_sum.get<std::string>(), &sum)) return std::nullopt;
@@ -113,8 +133,35 @@ Status BaseCache::write_record(const Record& record) {
   return replace_file(folder_ / kRecordName, as_bytes(text));
 }
 
+// Removes what killed publishers left. REQUIRES: the lock is held.
+void BaseCache::sweep(const std::string& named) {
+  std::error_code ignored;
+  std::vector<std::filesystem::path> left;
+  for (std::filesystem::directory_iterator item(folder_, ignored), end; !ignored && item != end;
+       item.increment(ignored)) {
+    const std::string name = item->path().filename().string();
+    const bool files = is_files_folder(name) && name != named;
+    if (files || name.starts_with(kTemporaryPrefix)) left.push_back(item->path());
+  }
+  for (const std::filesystem::path& path : left) std::filesystem::remove_all(path, ignored);
+}
+
+// The lock file stays: two publishers that locked two files would both hold the lock.
+void BaseCache::drop() {
+  std::error_code ignored;
+  std::filesystem::remove(folder_ / kRecordName, ignored);
+  sweep("");
+}
+
+void BaseCache::forget() {
+  if (const std::optional<File> held = lock()) drop();
+}
+
 std::optional<BaseCache::Kept> BaseCache::load() {
+  const std::optional<File> held = lock();
+  if (!held) return std::nullopt;
   std::optional<Record> record = read_record();
+  sweep(record ? record->files_folder : "");
   if (!record || record->files.empty()) return std::nullopt;
   const std::filesystem::path files = folder_ / record->files_folder;
   for (const KeptFile& file : record->files) {
@@ -125,10 +172,12 @@ std::optional<BaseCache::Kept> BaseCache::load() {
     if (same) continue;
     // The name is ours alone, so whoever changed the file did it through the trainer's name.
     if (!record->copied) record->rewritten = file.source;
-    std::error_code ignored;
-    std::filesystem::remove_all(files, ignored);
     record->files.clear();
-    if (!write_record(*record)) forget();
+    if (!write_record(*record)) {
+      drop();
+    } else {
+      sweep("");
+    }
     return std::nullopt;
   }
   Result<std::unique_ptr<Checkpoint>> checkpoint = open_checkpoint(files);
@@ -142,7 +191,7 @@ std::optional<BaseCache::Kept> BaseCache::load() {
   return kept;
 }
 
-Status BaseCache::keep_files(const Checkpoint& checkpoint, Record* record) {
+Status BaseCache::fill_folder(const Checkpoint& checkpoint, Record* record) {
   const std::filesystem::path target = folder_ / record->files_folder;
   for (const WeightFile& file : checkpoint.files()) {
     const std::filesystem::path from = source_of(checkpoint, file);
@@ -159,10 +208,23 @@ Status BaseCache::keep_files(const Checkpoint& checkpoint, Record* record) {
   return {};
 }
 
+// All of the files, or none of them.
+bool BaseCache::keep_files(const Checkpoint& checkpoint, Record* record) {
+  if (fill_folder(checkpoint, record)) return true;
+  std::error_code ignored;
+  std::filesystem::remove_all(folder_ / record->files_folder, ignored);
+  record->files.clear();
+  return false;
+}
+
 void BaseCache::keep(const Checkpoint& checkpoint, const VersionId& id, const std::string& root,
                      const std::vector<Sum128>& sums, bool store_is_local, uint64_t chain_bytes) {
   if (checkpoint.root().empty()) return;
+  const std::optional<File> held = lock();
+  if (!held) return;
   const std::optional<Record> last = read_record();
+  const std::string old = last ? last->files_folder : "";
+  sweep(old);
   uint64_t total = 0;
   for (const WeightFile& file : checkpoint.files()) total += file.size_bytes;
 
@@ -170,39 +232,22 @@ void BaseCache::keep(const Checkpoint& checkpoint, const VersionId& id, const st
   record.id = id;
   record.root = root;
   record.sums = sums;
+  record.files_folder = unique_name(kFilesPrefix);
   if (last) record.rewritten = last->rewritten;
   record.copied = std::ranges::any_of(checkpoint.files(), [&](const WeightFile& file) {
     return source_of(checkpoint, file) == record.rewritten;
   });
-  const bool has_copy = last && last->copied && !last->files.empty();
-  if (record.copied && has_copy && chain_bytes <= total / 2) return;
-
-  std::error_code ignored;
-  const std::filesystem::path old =
-      last && !last->files_folder.empty() ? folder_ / last->files_folder : "";
-  record.files_folder = unique_name("files-");
-  Status kept;
-  if (!(record.copied && store_is_local)) {
-    // links fail across file systems and for files of other users: then a copy or the bucket serves
-    kept = keep_files(checkpoint, &record);
-    if (!kept && !store_is_local && !record.copied) {
-      std::filesystem::remove_all(folder_ / record.files_folder, ignored);
-      record.files.clear();
-      record.copied = true;
-      kept = keep_files(checkpoint, &record);
-    }
-    if (!kept) {
-      std::filesystem::remove_all(folder_ / record.files_folder, ignored);
-      record.files.clear();
-    }
+  const bool copy_serves = last && last->copied && !last->files.empty() && chain_bytes <= total / 2;
+  if (record.copied && copy_serves) return;
+  if (!(record.copied && store_is_local) && !keep_files(checkpoint, &record) && !store_is_local &&
+      !record.copied) {
+    // Links fail across file systems and for files of other users.
+    if (copy_serves) return;
+    record.copied = true;
+    keep_files(checkpoint, &record);
   }
-  if (!make_directories(folder_) || !write_record(record)) return forget();
-  if (!old.empty()) std::filesystem::remove_all(old, ignored);
-}
-
-void BaseCache::forget() {
-  std::error_code ignored;
-  std::filesystem::remove_all(folder_, ignored);
+  if (!write_record(record)) return drop();
+  sweep(record.files_folder);
 }
 
 std::filesystem::path default_cache() {

@@ -56,7 +56,7 @@ class Publisher {
   Schema schema_;
   std::vector<Sum128> sums_;  // of the new state
   Commit commit_;
-  uint64_t chain_bytes_ = 0;  // since the cache's copy
+  uint64_t chain_bytes_ = UINT64_MAX;  // from what the cache keeps to the new state
   PublishReport report_;
 };
 
@@ -185,7 +185,7 @@ Status Publisher::write_delta_from(Base& base) {
   report_.section_bytes = outcome.artifact.section_bytes;
   report_.changed_elements = outcome.artifact.changed_elements;
   report_.base = base.description;
-  chain_bytes_ = base.chain_bytes + outcome.artifact.bytes;
+  if (base.kept) chain_bytes_ = base.chain_bytes + outcome.artifact.bytes;
   commit_.artifacts.push_back(std::move(outcome.artifact));
   return {};
 }

@@ -144,6 +144,9 @@ class Kill(unittest.TestCase):
             self.assertEqual(digests(out), self.versions[seq])
             shutil.rmtree(out)
         self.run_to_end("verify", self.bucket, "--data")
+        self.run_to_end("publish", self.bucket, self.write_step()[0])
+        kept = [path.name for path in (self.work / "cache").rglob("files-*")]
+        self.assertLessEqual(len(kept), 1, "killed publishers left links that nobody removes")
         print(f"{publish_hits} publishes and {follow_hits} followers killed, {len(self.versions)} versions")
 
 
