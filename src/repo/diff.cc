@@ -1,7 +1,6 @@
 // What differs between two states: two versions, or two checkpoints.
 #include <algorithm>
 #include <atomic>
-#include <map>
 
 #include "base/parallel.h"
 #include "base/try.h"
@@ -57,22 +56,6 @@ std::vector<Pair> match(const Side& from, const Side& to, DiffReport* report) {
   return pairs;
 }
 
-// Words of one stretch on one side, whole.
-Status read_stretch(const StateReader& reader, const Stretch& stretch,
-                    std::vector<std::byte>* out) {
-  out->resize(stretch.length_bytes);
-  StateReader::Cursor cursor(reader);
-  SILT_TRY(cursor.begin(stretch));
-  for (uint64_t at = 0; !cursor.done();) {
-    const uint64_t length = cursor.next_bytes();
-    const MutByteSpan part(out->data() + at, length);
-    SILT_ASSIGN(const ByteSpan words, cursor.next(part));
-    if (words.data() != part.data()) std::memcpy(part.data(), words.data(), length);
-    at += length;
-  }
-  return cursor.finish();
-}
-
 Result<DiffReport> compare(const Side& from, const Side& to, const DiffOptions& options) {
   DiffReport report;
   const std::vector<Pair> pairs = match(from, to, &report);
@@ -85,10 +68,9 @@ Result<DiffReport> compare(const Side& from, const Side& to, const DiffOptions& 
   std::vector<Work> work;
   uint64_t total = 0;
   for (size_t p = 0; p < pairs.size(); ++p) {
-    // The coarser cut of the two sides serves both.
-    SILT_ASSIGN(std::vector<Stretch> a, from_reader.stretches(pairs[p].from, UINT64_MAX));
-    SILT_ASSIGN(std::vector<Stretch> b, to_reader.stretches(pairs[p].to, UINT64_MAX));
-    for (const Stretch& stretch : a.size() <= b.size() ? a : b) {
+    SILT_ASSIGN(const std::vector<Stretch> stretches,
+                shared_stretches(from_reader, pairs[p].from, to_reader, pairs[p].to, UINT64_MAX));
+    for (const Stretch& stretch : stretches) {
       work.push_back({p, stretch});
       total += stretch.length_bytes;
     }

@@ -209,6 +209,32 @@ Status StateReader::Cursor::finish() {
   return {};
 }
 
+// A tensor of one tile can be needed whole as well, so the number of stretches does not tell.
+Result<std::vector<Stretch>> shared_stretches(const StateReader& a, size_t a_tensor,
+                                              const StateReader& b, size_t b_tensor,
+                                              uint64_t limit_bytes) {
+  SILT_ASSIGN(std::vector<Stretch> stretches, a.stretches(a_tensor, limit_bytes));
+  if (!stretches.empty() && stretches.front().whole) return stretches;
+  SILT_ASSIGN(stretches, b.stretches(b_tensor, limit_bytes));
+  for (Stretch& stretch : stretches) stretch.tensor = a_tensor;
+  return stretches;
+}
+
+Status read_stretch(const StateReader& reader, const Stretch& stretch,
+                    std::vector<std::byte>* out) {
+  out->resize(stretch.length_bytes);
+  StateReader::Cursor cursor(reader);
+  SILT_TRY(cursor.begin(stretch));
+  for (uint64_t at = 0; !cursor.done();) {
+    const uint64_t length = cursor.next_bytes();
+    const MutByteSpan part(out->data() + at, length);
+    SILT_ASSIGN(const ByteSpan words, cursor.next(part));
+    if (words.data() != part.data()) std::memcpy(part.data(), words.data(), length);
+    at += length;
+  }
+  return cursor.finish();
+}
+
 std::vector<StateRow> state_rows(std::span<const TensorInfo> tensors,
                                  const std::vector<Sum128>& sums) {
   std::vector<StateRow> rows;

@@ -113,6 +113,15 @@ class StateReader {
   const Chain* chain_;
 };
 
+// Stretches in which both readers can read a tensor that they hold with the same dtype and shape:
+// `a_tensor` of `a` is `b_tensor` of `b`. Their `tensor` is a_tensor.
+Result<std::vector<Stretch>> shared_stretches(const StateReader& a, size_t a_tensor,
+                                              const StateReader& b, size_t b_tensor,
+                                              uint64_t limit_bytes);
+
+// The stretch's final words, whole.
+Status read_stretch(const StateReader& reader, const Stretch& stretch, std::vector<std::byte>* out);
+
 // Sums of tensors, added to by many threads.
 class SumTable {
  public:

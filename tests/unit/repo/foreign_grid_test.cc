@@ -8,7 +8,10 @@
 #include "delta/diff.h"
 #include "delta/pack.h"
 #include "delta/section.h"
+#include "repo/bucket.h"
 #include "repo/chain.h"
+#include "repo/committing.h"
+#include "repo/keys.h"
 #include "repo/objects.h"
 #include "repo/rebuild.h"
 #include "store/memory.h"
@@ -41,21 +44,35 @@ std::vector<std::byte> gather(const std::vector<std::byte>& tensor, const Tile& 
   return out;
 }
 
-TEST(ForeignGrid, ColumnTilesAreRebuilt) {
-  std::mt19937_64 random(3);
-  Words before(std::vector<std::byte>(kInfo.size_bytes));
-  for (std::byte& byte : before.bytes_) byte = static_cast<std::byte>(random());
-  std::vector<std::byte> after = before.bytes_;
-  for (int i = 0; i < 2000; ++i) after[random() % after.size()] ^= std::byte{1};
+// Words before and after, and the pack between them, cut in columns.
+struct ColumnPack {
+  std::vector<std::byte> before = std::vector<std::byte>(kInfo.size_bytes);
+  std::vector<std::byte> after;
+  std::string pack;
+  uint64_t prefix_bytes = 0;
+  uint64_t changed = 0;
 
-  PackEntry entry{"w", {}};
-  Artifact artifact;
-  artifact.kind = ArtifactKind::kDelta;
-  for (const Tile& tile :
-       {Tile{0, kRows, 0, 128}, Tile{0, 100, 128, 384}, Tile{100, 200, 128, 384}}) {
+  explicit ColumnPack(const std::string& from_root) {
+    std::mt19937_64 random(3);
+    for (std::byte& byte : before) byte = static_cast<std::byte>(random());
+    after = before;
+    for (int i = 0; i < 2000; ++i) after[random() % after.size()] ^= std::byte{1};
+    PackEntry entry{"w", {}};
+    for (const Tile& tile :
+         {Tile{0, kRows, 0, 128}, Tile{0, 100, 128, 384}, Tile{100, 200, 128, 384}}) {
+      add(tile, &entry.sections);
+    }
+    pack = pack_prefix(
+        {entry},
+        {{"siltstone.format", "1"}, {"siltstone.kind", "delta"}, {"siltstone.from", from_root}});
+    prefix_bytes = pack.size();
+    pack += as_text(entry.sections);
+  }
+
+  void add(const Tile& tile, std::vector<std::byte>* sections) {
     Sum128 was_sum;
     Sum128 is_sum;
-    const std::vector<std::byte> was = gather(before.bytes_, tile, &was_sum);
+    const std::vector<std::byte> was = gather(before, tile, &was_sum);
     const std::vector<std::byte> is = gather(after, tile, &is_sum);
     ChangeList changes(2);
     changes.append(is, was);
@@ -67,20 +84,29 @@ TEST(ForeignGrid, ColumnTilesAreRebuilt) {
                             .run_ends = changes.run_ends(),
                             .changed_words = changes.words(),
                             .replaced_words = changes.replaced_words()};
-    ASSERT_TRUE(append_section(change, tile, was_sum, is_sum, nullptr, &entry.sections));
-    artifact.changed_elements += changes.changed();
+    ASSERT_TRUE(append_section(change, tile, was_sum, is_sum, nullptr, sections));
+    changed += changes.changed();
   }
-  const std::string prefix = pack_prefix({entry}, {{"siltstone.format", "1"},
-                                                   {"siltstone.kind", "delta"},
-                                                   {"siltstone.from", std::string(64, '0')}});
-  std::string pack = prefix;
-  pack += as_text(entry.sections);
+
+  Artifact artifact(const std::string& key) const {
+    Artifact artifact;
+    artifact.kind = ArtifactKind::kDelta;
+    artifact.bytes = pack.size();
+    artifact.section_bytes = pack.size() - prefix_bytes;
+    artifact.changed_elements = changed;
+    artifact.objects.push_back({key, pack.size(), sha256_hex(as_bytes(pack)), prefix_bytes});
+    return artifact;
+  }
+};
+
+TEST(ForeignGrid, ColumnTilesAreRebuilt) {
+  const ColumnPack made(std::string(64, '0'));
+  const Words before(made.before);
   const std::string key = "obj/main/00000000/x/0-0.safetensors";
   const auto store = std::make_shared<MemoryStore>("mem://foreign");
-  ASSERT_TRUE(store->create(key, PiecesSource({as_bytes(pack)})));
-  artifact.objects.push_back({key, pack.size(), sha256_hex(as_bytes(pack)), prefix.size()});
+  ASSERT_TRUE(store->create(key, PiecesSource({as_bytes(made.pack)})));
   Commit link;
-  link.artifacts.push_back(artifact);
+  link.artifacts.push_back(made.artifact(key));
 
   const std::span<const TensorInfo> tensors(&kInfo, 1);
   const Result<Chain> chain = Chain::load(store, {link}, tensors, {});
@@ -93,8 +119,8 @@ TEST(ForeignGrid, ColumnTilesAreRebuilt) {
         return {};
       });
   ASSERT_TRUE(rebuilt) << rebuilt.error().message;
-  EXPECT_TRUE(found == after);
-  EXPECT_EQ(rebuilt->after[0], digest_bytes(after, 0));
+  EXPECT_TRUE(found == made.after);
+  EXPECT_EQ(rebuilt->after[0], digest_bytes(made.after, 0));
 
   RebuildOptions small;
   small.memory_bytes = 1024;
@@ -103,6 +129,40 @@ TEST(ForeignGrid, ColumnTilesAreRebuilt) {
                 .code,
             Code::kUnsupported)
       << "a tensor that must be whole in memory keeps to the budget";
+}
+
+// A tensor of one tile: as many stretches whole as in the default grid.
+TEST(ForeignGrid, ColumnTilesAreCompared) {
+  const auto store = std::make_shared<MemoryStore>("mem://foreign");
+  const std::unique_ptr<Repository> repository = *Repository::init(store);
+  const ColumnPack unrooted("");
+  const std::unique_ptr<Checkpoint> first =
+      *view_memory({{kInfo.name, kInfo.dtype, kInfo.shape, unrooted.before, {}}});
+  ASSERT_TRUE(repository->publish(*first, {}));
+
+  History& history = as_bucket(*repository).history();
+  Commit commit = *history.read("main", 0);
+  commit.parent = commit.id;
+  commit.id = {"main", 1, ""};
+  commit.attempt = std::string(32, 'a');
+  const ColumnPack made(commit.root);
+  const std::string key =
+      attempt_prefix("main", commit.epoch, 1, commit.attempt) + "0-0.safetensors";
+  ASSERT_TRUE(store->create(key, PiecesSource({as_bytes(made.pack)})));
+  commit.artifacts = {made.artifact(key)};
+  commit.artifacts.front().from_root = commit.root;
+  commit.root = state_root(state_rows({&kInfo, 1}, {digest_bytes(made.after, 0)}));
+  commit.artifacts.front().to_root = commit.root;
+  const Result<Committed> committed = create_commit(*store, commit);
+  ASSERT_TRUE(committed) << committed.error().message;
+
+  const Version from = *repository->resolve("main@0");
+  const Version to = *repository->resolve("main@1");
+  for (const auto& [a, b] : {std::pair(from, to), std::pair(to, from)}) {
+    const Result<DiffReport> report = repository->diff(a, b, {});
+    ASSERT_TRUE(report) << report.error().message;
+    EXPECT_EQ(report->changed_elements, made.changed);
+  }
 }
 
 }  // namespace
