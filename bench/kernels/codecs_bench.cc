@@ -101,7 +101,8 @@ class CodecsBench {
   void decode(const Subject& subject) {
     for (uint64_t tile = 0; tile < tiles(); ++tile) {
       if (subject.sections[tile].empty()) continue;
-      const MutByteSpan words = MutByteSpan(live_).subspan(tile * kTileBytes, span(live_, tile).size());
+      const MutByteSpan words =
+          MutByteSpan(live_).subspan(tile * kTileBytes, span(live_, tile).size());
       const Section section = must(
           Section::open(subject.sections[tile], {words.size() / kWord, 1, kWord}, DType::kBF16));
       const uint64_t block_bytes = kWord << kDefaultLog2Block;
@@ -166,7 +167,8 @@ int run(int argc, char** argv) {
     bench.decode(subject);
     if (!bench.exact()) must(Result<int>(Error{Code::kInternal, "decoded words differ"}));
     paired.add("encode", [&bench, &subject] { bench.encode(&subject); });
-    paired.add("decode", [&bench, &subject] { bench.decode(subject); }, [&bench] { bench.restore(); });
+    paired.add(
+        "decode", [&bench, &subject] { bench.decode(subject); }, [&bench] { bench.restore(); });
   }
   paired.run(rounds);
   const auto dense = static_cast<double>(bench.bytes());

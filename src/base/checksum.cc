@@ -2,9 +2,9 @@
 
 #include <openssl/evp.h>
 
+#include <xxhash.h>
 #include <cstdlib>
 #include <new>
-#include <xxhash.h>
 
 namespace siltstone {
 

@@ -55,8 +55,7 @@ class NumberReader {
   Result<uint64_t> read(const char* what) {
     uint64_t number = 0;
     for (size_t i = 0; i < kMaxNumberBytes; ++i) {
-      if (at_ == bytes_.size())
-        return corrupt(std::string("cut off inside its ") + what);
+      if (at_ == bytes_.size()) return corrupt(std::string("cut off inside its ") + what);
       const auto byte = static_cast<uint64_t>(bytes_[at_++]);
       number |= (byte & 0x7F) << (7 * i);
       if (byte < 0x80) {
@@ -251,7 +250,8 @@ Result<Encoded> smallest(const TileChange& change) {
   Encoded best;
   for (size_t i = 0; i < codecs.size(); ++i)
     if (guesses[i] <= lowest + lowest / 2) SILT_TRY(try_codec(*codecs[i], change, &best));
-  if (best.bytes > guesses[0] + kMaxSectionHeaderBytes) SILT_TRY(try_codec(*codecs[0], change, &best));
+  if (best.bytes > guesses[0] + kMaxSectionHeaderBytes)
+    SILT_TRY(try_codec(*codecs[0], change, &best));
   return best;
 }
 
@@ -329,8 +329,8 @@ Status append_section(const TileChange& change, const Tile& tile, const Sum128& 
   for (const auto& block : code.blocks)
     put_number(ceil_div(block.size(), kSectionAlignment), &numbers);
   const auto section_bytes = [&](size_t length_bytes) {
-    uint64_t bytes = align_up(kFixedHeaderBytes + length_bytes + numbers.size() + code.params.size(),
-                              kSectionAlignment);
+    uint64_t bytes = align_up(
+        kFixedHeaderBytes + length_bytes + numbers.size() + code.params.size(), kSectionAlignment);
     for (const auto& block : code.blocks) bytes += align_up(block.size(), kSectionAlignment);
     return bytes;
   };
@@ -345,10 +345,9 @@ Status append_section(const TileChange& change, const Tile& tile, const Sum128& 
     out->insert(out->end(), begin, begin + bytes);
   };
   const uint64_t sums[] = {before.a, before.b, after.a, after.b};
-  const uint8_t kind[] = {kVersion, static_cast<uint8_t>(encoded.codec->id()),
-                          static_cast<uint8_t>(change.dtype),
-                          static_cast<uint8_t>(change.log2_block |
-                                               static_cast<unsigned>(encoded.codec->need())
+  const uint8_t kind[] = {
+      kVersion, static_cast<uint8_t>(encoded.codec->id()), static_cast<uint8_t>(change.dtype),
+      static_cast<uint8_t>(change.log2_block | static_cast<unsigned>(encoded.codec->need())
                                                    << kNeedShift)};
   out->resize(start + kChecksumBytes);
   append(sums, sizeof sums);
@@ -375,8 +374,7 @@ Result<Section> Section::open(ByteSpan bytes, const WordMatrix& matrix, DType dt
                    std::to_string(bytes.size()) + " bytes given");
   if (const uint32_t found = checksum_of(bytes); found != header.checksum)
     return corrupt("checksum " + to_hex(uint64_t{header.checksum}) + " in its header, " +
-                   to_hex(uint64_t{found}) +
-                   " over its bytes");
+                   to_hex(uint64_t{found}) + " over its bytes");
   SILT_TRY(check_place(header, matrix, dtype));
   const Codec* codec = find_codec(header.codec);
   if (codec == nullptr) return unsupported("codec " + std::to_string(header.codec));

@@ -12,7 +12,8 @@
 
 namespace siltstone {
 
-// A header has this many bytes of fixed fields, and at most kMaxSectionHeaderBytes with its numbers.
+// A header has this many bytes of fixed fields, and at most kMaxSectionHeaderBytes with its
+// numbers.
 inline constexpr size_t kFixedHeaderBytes = 40;
 inline constexpr size_t kMaxSectionHeaderBytes = kFixedHeaderBytes + 7 * 9;
 inline constexpr uint64_t kSectionAlignment = 4;  // of section lengths and block payloads

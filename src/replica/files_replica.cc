@@ -131,8 +131,9 @@ Status FilesReplica::finish_journal() {
   return {};
 }
 
-// Every step may have been done already by a run that was cut off. A weight file is swapped with the
-// old one, whose gigabytes are freed after the commit; by its record it is known whether it was.
+// Every step may have been done already by a run that was cut off. A weight file is swapped with
+// the old one, whose gigabytes are freed after the commit; by its record it is known whether it
+// was.
 Status FilesReplica::apply_journal(const ReplicaJournal& journal) {
   const fs::path stage = own(journal.stage);
   const auto in_place = [this](const ReplicaRecord::Seen& file) {

@@ -124,20 +124,23 @@ void add_sparse(Cases* cases) {
                 head(2, 102, 0).put(0, 50).put(1, 1).put(0, 50).put(1, 27), 2);
   cases->sparse("class_exception_for_missing_change",
                 head(1, 1, 1).put(1, 1).put(0, 1).put(1, 32).put(0x4000, 16));
-  cases->sparse("class_exceptions_descend", head(2, 2, 2)
-                                                .put(3, 2)
-                                                .put(0, 2)
-                                                .put(1, 32)
-                                                .put(0x4000, 16)
-                                                .put(0, 32)
-                                                .put(0x4000, 16),
-                2);
+  cases->sparse(
+      "class_exceptions_descend",
+      head(2, 2, 2).put(3, 2).put(0, 2).put(1, 32).put(0x4000, 16).put(0, 32).put(0x4000, 16), 2);
   cases->sparse("class_bits_left_over", head(1, 1, 0).put(1, 32).put(0, 32));
   cases->sparse("class_padding_not_zero", head(1, 1, 0).put(5, 32));
-  cases->sparse("class_dense_part_without_dense_words",
-                BitString().number(1).put(1, 1).number(0).number(1).number(0).align()
-                    .put(1 << 16, 32).put(1 << 16, 32).put(1 << 16, 32).put(3 << 16, 32)
-                    .put(1, 32));
+  cases->sparse("class_dense_part_without_dense_words", BitString()
+                                                            .number(1)
+                                                            .put(1, 1)
+                                                            .number(0)
+                                                            .number(1)
+                                                            .number(0)
+                                                            .align()
+                                                            .put(1 << 16, 32)
+                                                            .put(1 << 16, 32)
+                                                            .put(1 << 16, 32)
+                                                            .put(3 << 16, 32)
+                                                            .put(1, 32));
 }
 
 void add_dense(Cases* cases) {

@@ -67,8 +67,8 @@ struct SectionBytes {
     const auto add = [&tail](const Bytes& bytes) {
       for (const std::byte byte : bytes) tail.push_back(byte);
     };
-    for (const uint64_t field : {changed, params_bytes.value_or(params.size()), row_begin, rows,
-                                 col_begin, cols})
+    for (const uint64_t field :
+         {changed, params_bytes.value_or(params.size()), row_begin, rows, col_begin, cols})
       add(number(field));
     for (size_t i = 0; i < blocks.size(); ++i)
       add(number(block_units ? (*block_units)[i] : ceil_div(blocks[i].size(), 4)));
@@ -79,8 +79,7 @@ struct SectionBytes {
     const auto total = [&] {
       return align_up(kFixedHeaderBytes + length_bytes.size() + tail.size(), 4) + payloads;
     };
-    while (number(total() / 4).size() != length_bytes.size())
-      length_bytes.push_back(std::byte{0});
+    while (number(total() / 4).size() != length_bytes.size()) length_bytes.push_back(std::byte{0});
     length_bytes = length.value_or(number(total() / 4));
     Bytes out(kVersionAt);
     append_le(version, &out);

@@ -38,7 +38,7 @@ struct Exception {
 struct Scratch {
   ClassWindow window;
   std::vector<std::byte> bits;
-  std::vector<uint32_t> ranks;           // of sparse changes inside their class, class by class
+  std::vector<uint32_t> ranks;  // of sparse changes inside their class, class by class
   std::vector<Exception> exceptions;
   uint16_t positions[kWindowElements];
   uint16_t wide[kWindowElements + 1];
@@ -54,8 +54,12 @@ template <class W>
 class ClassBlockDecoder {
  public:
   ClassBlockDecoder(uint64_t block, const ClassTile& tile, WordOrder order, MutByteSpan words)
-      : block_(block), tile_(tile), ranks_(order), words_(words.data()),
-        elements_(words.size() / sizeof(W)), buffers_(scratch()) {}
+      : block_(block),
+        tile_(tile),
+        ranks_(order),
+        words_(words.data()),
+        elements_(words.size() / sizeof(W)),
+        buffers_(scratch()) {}
 
   Result<uint64_t> decode(ByteSpan payload) {
     SILT_ASSIGN(open_, open_class_block(block_, payload, elements_, tile_.params));
@@ -95,7 +99,7 @@ class ClassBlockDecoder {
   uint32_t states_[1U << kMaxLog2Lanes] = {};
   uint64_t words_left_ = 0;
   uint64_t changed_ = 0;
-  std::array<uint32_t, kMaxSparse> next_{};   // ordinal of the class's next change
+  std::array<uint32_t, kMaxSparse> next_{};  // ordinal of the class's next change
   std::array<uint32_t, kMaxSparse> end_{};
   std::array<uint64_t, kMaxSparse> begin_{};  // members of the class in the windows before
   std::array<size_t, kMaxSparse> next_exception_{};
@@ -111,8 +115,7 @@ Status ClassBlockDecoder<W>::read_sparse() {
   for (unsigned k = 0; k < tile_.params.sparse(); ++k)
     low_bits += uint64_t{head.counts[k]} * tile_.params.rice_bits[k];
   sign_at_ = low_at + low_bits;
-  raw_at_ = sign_at_ + open_.changes +
-            uint64_t{head.exceptions} * (32 + 8 * sizeof(W));
+  raw_at_ = sign_at_ + open_.changes + uint64_t{head.exceptions} * (32 + 8 * sizeof(W));
   if (raw_at_ > total_bits)
     return corrupt("parts of " + std::to_string(raw_at_) + " bits in " +
                    std::to_string(total_bits));
@@ -171,8 +174,8 @@ Status ClassBlockDecoder<W>::read_exceptions() {
     buffers_.exceptions.push_back({static_cast<uint32_t>(ordinal), word});
   }
   for (unsigned k = 0; k < tile_.params.sparse(); ++k) {
-    const auto first = std::ranges::lower_bound(buffers_.exceptions, next_[k], {},
-                                                &Exception::ordinal);
+    const auto first =
+        std::ranges::lower_bound(buffers_.exceptions, next_[k], {}, &Exception::ordinal);
     next_exception_[k] = static_cast<size_t>(first - buffers_.exceptions.begin());
   }
   return {};

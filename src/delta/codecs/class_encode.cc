@@ -26,10 +26,10 @@ constexpr uint32_t kGapMask = kExceptionBit - 1;
 template <class W>
 struct BlockRecord {
   std::array<std::vector<uint32_t>, kSparse> gaps;  // with the bits above
-  std::array<std::vector<W>, kSparse> exceptions;    // new words, in order
-  std::vector<uint16_t> symbols;                     // table << 8 | symbol, of dense elements
-  std::vector<W> wide_steps;                         // of the symbols that raw bits follow
-  std::vector<uint32_t> window_ends;                 // in `symbols`
+  std::array<std::vector<W>, kSparse> exceptions;   // new words, in order
+  std::vector<uint16_t> symbols;                    // table << 8 | symbol, of dense elements
+  std::vector<W> wide_steps;                        // of the symbols that raw bits follow
+  std::vector<uint32_t> window_ends;                // in `symbols`
 
   void clear() {
     for (auto& gaps_of_class : gaps) gaps_of_class.clear();
@@ -69,9 +69,12 @@ template <class W>
 class ClassEncoder {
  public:
   explicit ClassEncoder(const TileChange& change)
-      : change_(change), field_(exponent_field(change.dtype)),
-        ranks_(dtype_info(change.dtype).order), records_(scratch<W>().blocks),
-        window_(scratch<W>().window), sorted_(scratch<W>().sorted) {
+      : change_(change),
+        field_(exponent_field(change.dtype)),
+        ranks_(dtype_info(change.dtype).order),
+        records_(scratch<W>().blocks),
+        window_(scratch<W>().window),
+        sorted_(scratch<W>().sorted) {
     if (records_.size() < change.blocks()) records_.resize(change.blocks());
   }
 
@@ -89,7 +92,8 @@ class ClassEncoder {
     tile.params = write_class_params(params_);
     tile.blocks.resize(change_.blocks());
     for (uint64_t block = 0; block < change_.blocks(); ++block)
-      if (block_changes(change_, block).count() != 0) write_block(records_[block], &tile.blocks[block]);
+      if (block_changes(change_, block).count() != 0)
+        write_block(records_[block], &tile.blocks[block]);
     return tile;
   }
 
@@ -103,7 +107,9 @@ class ClassEncoder {
   void choose_tables();
   void write_block(const BlockRecord<W>& record, std::vector<std::byte>* out) const;
 
-  static W load(const std::byte* words, uint64_t index) { return load_le<W>(words + index * sizeof(W)); }
+  static W load(const std::byte* words, uint64_t index) {
+    return load_le<W>(words + index * sizeof(W));
+  }
 
   const TileChange& change_;
   const ExponentField field_;
@@ -113,7 +119,7 @@ class ClassEncoder {
   std::vector<BlockRecord<W>>& records_;
   ClassWindow& window_;
   std::array<std::array<uint16_t, kWindowElements>, kSparse + 1>& sorted_;
-  std::vector<uint8_t> by_exponent_;  // table of each dense exponent
+  std::vector<uint8_t> by_exponent_;             // table of each dense exponent
   std::array<uint64_t, kSparse> class_begin_{};  // members in the block's windows before
   std::array<uint64_t, kSparse> next_rank_{};    // of a change with gap 0
   std::array<uint64_t, kSparse> members_{};      // in all blocks
@@ -216,8 +222,8 @@ void ClassEncoder<W>::record_sparse(ChangeRange changes, uint32_t first_position
   const int64_t threshold = params_.threshold;
   for (uint64_t i = 0; i < changes.count(); ++i) {
     const int64_t exponent = field_.of(load(change_.replaced_words.data(), changes.begin + i));
-    const auto of = static_cast<size_t>(
-        std::clamp<int64_t>(exponent - threshold + 1, 0, int64_t{kSparse}));
+    const auto of =
+        static_cast<size_t>(std::clamp<int64_t>(exponent - threshold + 1, 0, int64_t{kSparse}));
     sorted_[of][counts[of]++] = static_cast<uint16_t>(i);
   }
   for (unsigned k = 0; k < kSparse; ++k) {
@@ -234,8 +240,7 @@ void ClassEncoder<W>::record_sparse(ChangeRange changes, uint32_t first_position
       auto coded = static_cast<uint32_t>(rank - next_rank);
       next_rank = rank + 1;
       const W to = load(change_.changed_words.data(), index);
-      const auto step =
-          static_cast<W>(ranks_.step(load(change_.replaced_words.data(), index), to));
+      const auto step = static_cast<W>(ranks_.step(load(change_.replaced_words.data(), index), to));
       coded |= step == static_cast<W>(~W{0}) ? kDownBit : 0;
       if (static_cast<W>(step + 1) > 2 || step == 0) {
         coded |= kExceptionBit;
@@ -248,8 +253,8 @@ void ClassEncoder<W>::record_sparse(ChangeRange changes, uint32_t first_position
   }
 }
 
-// The Rice parameter of geometric gaps: the least s with (1 - p)^(2^s) <= (sqrt(5) - 1) / 2, that is
-// 2^s >= 0.4812 (1 / p - 1 / 2) (A. Kiely, Selecting the Golomb Parameter in Rice Coding, 2004).
+// The Rice parameter of geometric gaps: the least s with (1 - p)^(2^s) <= (sqrt(5) - 1) / 2, that
+// is 2^s >= 0.4812 (1 / p - 1 / 2) (A. Kiely, Selecting the Golomb Parameter in Rice Coding, 2004).
 unsigned rice_parameter(uint64_t members, uint64_t changed) {
   if (changed == 0) return 0;
   unsigned s = 0;
@@ -410,12 +415,11 @@ void put_raw_bits(const BlockRecord<W>& record, const TableRanges& ranges, bool 
 }
 
 template <class W>
-void ClassEncoder<W>::write_block(const BlockRecord<W>& record,
-                                  std::vector<std::byte>* out) const {
+void ClassEncoder<W>::write_block(const BlockRecord<W>& record, std::vector<std::byte>* out) const {
   TableRanges ranges;
   for (unsigned d = 0; d < params_.tables.size(); ++d)
-    ranges[d] = ranges_of(params_.tables[d] ? *params_.tables[d]
-                                            : standard_table(params_.standard_of(d)));
+    ranges[d] =
+        ranges_of(params_.tables[d] ? *params_.tables[d] : standard_table(params_.standard_of(d)));
   const CodedSymbols coded = code_symbols(record, ranges, params_.log2_lanes);
   ClassBlockHead head;
   head.dense = !record.symbols.empty();
@@ -426,8 +430,8 @@ void ClassEncoder<W>::write_block(const BlockRecord<W>& record,
     head.counts[k] = static_cast<uint32_t>(record.gaps[k].size());
     for (const uint32_t gap : record.gaps[k]) head.high_bits += ((gap & kGapMask) >> rice) + 1;
     head.exceptions += static_cast<uint32_t>(record.exceptions[k].size());
-    other_bits += record.gaps[k].size() * (rice + 1) +
-                  record.exceptions[k].size() * (32 + 8 * sizeof(W));
+    other_bits +=
+        record.gaps[k].size() * (rice + 1) + record.exceptions[k].size() * (32 + 8 * sizeof(W));
   }
   out->resize(kMaxBlockHeadBytes + 4 * params_.lanes() + 2 * align_up(coded.words.size(), 2) +
               (head.high_bits + other_bits) / 8 + 2 * BitWriter::kTailBytes);
@@ -449,9 +453,8 @@ void ClassEncoder<W>::write_block(const BlockRecord<W>& record,
 }  // namespace
 
 EncodedTile encode_classes(const TileChange& change) {
-  return with_word_type(dtype_info(change.dtype).word_bytes, [&](auto word) {
-    return ClassEncoder<decltype(word)>(change).encode();
-  });
+  return with_word_type(dtype_info(change.dtype).word_bytes,
+                        [&](auto word) { return ClassEncoder<decltype(word)>(change).encode(); });
 }
 
 }  // namespace siltstone

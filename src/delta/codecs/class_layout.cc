@@ -189,8 +189,8 @@ Result<ClassBlock> open_class_block(uint64_t block, ByteSpan payload, uint64_t e
   if (open.changes > elements)
     return corrupt_block(block, std::to_string(open.changes) + " changes stated for " +
                                     std::to_string(elements) + " elements");
-  if (head.words > elements || head.exceptions > open.changes ||
-      head.high_bits < open.changes || head.high_bits > open.changes + elements)
+  if (head.words > elements || head.exceptions > open.changes || head.high_bits < open.changes ||
+      head.high_bits > open.changes + elements)
     return corrupt_block(block, "a head that states more than its elements can hold");
   if (bits.overrun()) return corrupt_block(block, "the head is cut off");
   const uint64_t states_at = align_up(ceil_div(bits.used_bits(), 8), 4);
@@ -200,7 +200,8 @@ Result<ClassBlock> open_class_block(uint64_t block, ByteSpan payload, uint64_t e
     return corrupt_block(block, "parts of " + std::to_string(bits_at) + " bytes in a payload of " +
                                     std::to_string(payload.size()));
   const auto padding = static_cast<unsigned>(8 * states_at - bits.used_bits());
-  if (bits.get(padding) != 0 || (head.words % 2 != 0 && load_le<uint16_t>(payload.data() + bits_at - 2) != 0))
+  if (bits.get(padding) != 0 ||
+      (head.words % 2 != 0 && load_le<uint16_t>(payload.data() + bits_at - 2) != 0))
     return corrupt_block(block, "padding that is not zero");
   open.states = payload.subspan(states_at, words_at - states_at);
   open.words = payload.subspan(words_at, uint64_t{2} * head.words);

@@ -38,7 +38,7 @@ struct ClassParams {
   unsigned log2_lanes = kMinLog2Lanes;
   unsigned threshold = 0;  // words of a lower exponent are dense
   unsigned base_table = 0;
-  std::vector<uint8_t> rice_bits;  // per sparse class
+  std::vector<uint8_t> rice_bits;                              // per sparse class
   std::vector<std::optional<StepTable>> tables{std::nullopt};  // per dense table; empty: standard
 
   unsigned lanes() const { return 1U << log2_lanes; }

@@ -70,7 +70,7 @@ void grow(std::vector<std::byte>* buffer, size_t size_bytes) {
 
 template <class W>
 EncodedBlock encode_block(const TileChange& change, uint64_t block, Scratch* buffers) {
-  constexpr size_t kMostBitsBytes = 11;    // of one change: 22 + 62 bits
+  constexpr size_t kMostBitsBytes = 11;  // of one change: 22 + 62 bits
   const uint64_t changed = block_changes(change, block).count();
   grow(&buffers->tokens, changed);
   grow(&buffers->sizes, changed);

@@ -69,8 +69,8 @@ StepTable scaled_table(const SymbolCounts& counts) {
 }
 
 uint64_t coded_cost(const SymbolCounts& counts, const StepTable& table, unsigned word_bits) {
-  const uint64_t escape =
-      kCosts[std::max<uint16_t>(table.of[kEscapeSymbol], 1)] + (uint64_t{word_bits} << kCostFraction);
+  const uint64_t escape = kCosts[std::max<uint16_t>(table.of[kEscapeSymbol], 1)] +
+                          (uint64_t{word_bits} << kCostFraction);
   uint64_t cost = 0;
   for (unsigned s = 0; s < kEscapeSymbol; ++s) {
     if (counts[s] == 0) continue;

@@ -71,7 +71,8 @@ const StepTable& standard_table(unsigned index);
 
 using SymbolCounts = std::array<uint32_t, kStepSymbols>;
 
-// Counts scaled to a sum of 1,024, at least 1 where a symbol occurs. REQUIRES: counts are not all 0.
+// Counts scaled to a sum of 1,024, at least 1 where a symbol occurs. REQUIRES: counts are not all
+// 0.
 StepTable scaled_table(const SymbolCounts& counts);
 
 // What coding the counted symbols with a table takes, in units of 1/256 bit. `word_bits` follow an

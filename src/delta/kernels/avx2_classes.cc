@@ -21,7 +21,8 @@ struct Lanes<1> {
   static __m256i spread(uint64_t x) { return _mm256_set1_epi8(static_cast<char>(x)); }
   static uint64_t at_least(const __m256i* x, __m256i y) {
     const auto part = [y](__m256i v) {
-      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(v, y), v)));
+      return static_cast<uint32_t>(
+          _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(v, y), v)));
     };
     return part(x[0]) | uint64_t{part(x[1])} << 32;
   }
@@ -34,8 +35,7 @@ struct Lanes<2> {
     const auto part = [compare](__m256i v, __m256i w) {
       const __m256i packed = _mm256_packs_epi16(compare(v), compare(w));
       // packs works within 128-bit halves: put the quarters back in order.
-      return static_cast<uint32_t>(
-          _mm256_movemask_epi8(_mm256_permute4x64_epi64(packed, 0xd8)));
+      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_permute4x64_epi64(packed, 0xd8)));
     };
     return part(x[0], x[1]) | uint64_t{part(x[2], x[3])} << 32;
   }
@@ -59,7 +59,8 @@ struct Lanes<8> {
     const __m256i top = spread(uint64_t{1} << 63);
     uint64_t below = 0;
     for (unsigned r = 0; r < 16; ++r) {
-      const __m256i less = _mm256_cmpgt_epi64(_mm256_xor_si256(y, top), _mm256_xor_si256(x[r], top));
+      const __m256i less =
+          _mm256_cmpgt_epi64(_mm256_xor_si256(y, top), _mm256_xor_si256(x[r], top));
       below |= static_cast<uint64_t>(_mm256_movemask_pd(_mm256_castsi256_pd(less))) << (4 * r);
     }
     return ~below;
@@ -133,7 +134,7 @@ void avx2_locate(const uint64_t* members, const uint16_t* before, const uint32_t
   }
 }
 
-const Kernels::Classify kAvx2Classify[4] = {classify_words<1>, classify_words<2>,
-                                            classify_words<4>, classify_words<8>};
+const Kernels::Classify kAvx2Classify[4] = {classify_words<1>, classify_words<2>, classify_words<4>,
+                                            classify_words<8>};
 
 }  // namespace siltstone

@@ -45,10 +45,9 @@ size_t avx2_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* sy
     const __m256i slot =
         _mm256_i32gather_epi32(reinterpret_cast<const int*>(input.slots), index, 4);
     const __m256i symbol = _mm256_srli_epi32(slot, 21);
-    const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(symbol),
-                                            _mm256_extracti128_si256(symbol, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(symbols + begin),
-                     _mm_packus_epi16(halves, halves));
+    const __m128i halves =
+        _mm_packus_epi32(_mm256_castsi256_si128(symbol), _mm256_extracti128_si256(symbol, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(symbols + begin), _mm_packus_epi16(halves, halves));
     const __m256i frequency =
         _mm256_and_si256(_mm256_srli_epi32(slot, kRansLog2Total), frequencies);
     const __m256i next =

@@ -86,13 +86,11 @@ void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassW
         const auto low = static_cast<__mmask32>(members);
         const auto high = static_cast<__mmask32>(members >> 32);
         uint16_t* out = window->lowest + before[0];
-        _mm512_storeu_si512(
-            out, _mm512_maskz_compress_epi16(
-                     low, _mm512_add_epi16(start, _mm512_load_si512(kIota))));
-        _mm512_storeu_si512(
-            out + _mm_popcnt_u32(low),
-            _mm512_maskz_compress_epi16(
-                high, _mm512_add_epi16(start, _mm512_load_si512(kIota + 32))));
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi16(
+                                     low, _mm512_add_epi16(start, _mm512_load_si512(kIota))));
+        _mm512_storeu_si512(out + _mm_popcnt_u32(low),
+                            _mm512_maskz_compress_epi16(
+                                high, _mm512_add_epi16(start, _mm512_load_si512(kIota + 32))));
       }
       before[c] += static_cast<uint32_t>(_mm_popcnt_u64(members));
     }

@@ -24,9 +24,9 @@ bool decode_row(const RansInput& input, size_t begin, __mmask16 lanes, uint32_t*
   _mm_mask_storeu_epi8(symbols + begin, lanes, _mm512_cvtepi32_epi8(_mm512_srli_epi32(slot, 21)));
   const __m512i frequency = _mm512_and_si512(_mm512_srli_epi32(slot, kRansLog2Total),
                                              _mm512_set1_epi32(2 * kRansTotal - 1));
-  __m512i next = _mm512_add_epi32(
-      _mm512_mullo_epi32(frequency, _mm512_srli_epi32(x, kRansLog2Total)),
-      _mm512_and_si512(slot, low));
+  __m512i next =
+      _mm512_add_epi32(_mm512_mullo_epi32(frequency, _mm512_srli_epi32(x, kRansLog2Total)),
+                       _mm512_and_si512(slot, low));
   const __mmask16 short_ones =
       _mm512_mask_cmplt_epu32_mask(lanes, next, _mm512_set1_epi32(1 << kRansLog2Low));
   const auto wanted = static_cast<size_t>(_mm_popcnt_u32(short_ones));

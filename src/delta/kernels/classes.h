@@ -21,8 +21,8 @@ struct ClassCuts {
 // The classes of the words of one window. Entries of classes and groups beyond those asked for are
 // unspecified.
 struct ClassWindow {
-  uint64_t members[kMaxCuts + 1][kWindowGroups];    // bit i: word 64 * group + i is in the class
-  uint16_t before[kMaxCuts + 1][kWindowGroups + 1]; // members in the groups before
+  uint64_t members[kMaxCuts + 1][kWindowGroups];      // bit i: word 64 * group + i is in the class
+  uint16_t before[kMaxCuts + 1][kWindowGroups + 1];   // members in the groups before
   uint16_t lowest[kWindowElements + kGroupElements];  // positions of class 0, ascending
 };
 

@@ -30,11 +30,11 @@ inline constexpr size_t kCutOff = SIZE_MAX;
 }
 
 struct RansInput {
-  const uint32_t* slots;         // of all tables, kRansTotal each
-  const uint8_t* tables;         // per symbol: which table it was coded with
-  size_t n;                      // symbols; number j belongs to state j mod lanes
-  unsigned log2_lanes;           // 2 to 5
-  const std::byte* words;        // 16 bits each, in the order in which states need them
+  const uint32_t* slots;   // of all tables, kRansTotal each
+  const uint8_t* tables;   // per symbol: which table it was coded with
+  size_t n;                // symbols; number j belongs to state j mod lanes
+  unsigned log2_lanes;     // 2 to 5
+  const std::byte* words;  // 16 bits each, in the order in which states need them
   size_t words_left;
 };
 

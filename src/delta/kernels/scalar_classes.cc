@@ -22,7 +22,8 @@ void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, Cla
       unsigned of = 0;
       while (of < cuts.cuts && cuts.from[of] <= magnitude) ++of;
       members[of] |= uint64_t{1} << (i - begin);
-      if (of == 0) window->lowest[counts[0] + std::popcount(members[0]) - 1] = static_cast<uint16_t>(i);
+      if (of == 0)
+        window->lowest[counts[0] + std::popcount(members[0]) - 1] = static_cast<uint16_t>(i);
     }
     for (unsigned c = 0; c < classes; ++c) {
       window->members[c][group] = members[c];

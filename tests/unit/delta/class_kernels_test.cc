@@ -30,9 +30,14 @@ ClassCuts random_cuts(size_t word_bytes, unsigned cuts, std::mt19937_64* random)
   uint64_t values[kMaxCuts];
   for (unsigned c = 0; c < cuts; ++c) {
     switch ((*random)() % 4) {
-      case 0: values[c] = 0; break;
-      case 1: values[c] = (all >> 1) + 1; break;  // above every magnitude
-      default: values[c] = (*random)() & (all >> 1);
+      case 0:
+        values[c] = 0;
+        break;
+      case 1:
+        values[c] = (all >> 1) + 1;
+        break;  // above every magnitude
+      default:
+        values[c] = (*random)() & (all >> 1);
     }
   }
   std::sort(values, values + cuts);
@@ -97,8 +102,8 @@ TEST(ClassKernels, SortAndLocate) {
         for (size_t i = 0; i < words.size(); ++i) words.data()[i] = std::byte(random());
         const ClassCuts where = random_cuts(word_bytes, cuts, &random);
         for (const Kernels* set : runnable_kernels()) {
-          SCOPED_TRACE(std::string(set->name) + ", " + std::to_string(word_bytes) + "-byte words, n " +
-                       std::to_string(n) + ", cuts " + std::to_string(cuts));
+          SCOPED_TRACE(std::string(set->name) + ", " + std::to_string(word_bytes) +
+                       "-byte words, n " + std::to_string(n) + ", cuts " + std::to_string(cuts));
           set->classify[std::countr_zero(word_bytes)](words.data(), n, where, window.get());
           expect_classes(*window, words.data(), word_bytes, n, where);
           if (testing::Test::HasFatalFailure()) return;
