@@ -1,14 +1,18 @@
 // Arbitrary bytes as a pack and as a section, the latter also with its length and checksum set
-// right, so that the codecs behind them are reached. Every block of what opens is applied.
+// right, so that the codecs behind them are reached. Every block of what opens is applied with
+// every set of kernels; they must agree.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/checksum.h"
+#include "delta/kernels/kernels.h"
 #include "delta/pack.h"
 #include "delta/section.h"
+#include "old_words.h"
 
 namespace siltstone {
 namespace {
@@ -22,20 +26,54 @@ WordMatrix matrix_around(const SectionHeader& header) {
           dtype_info(header.dtype).word_bytes};
 }
 
+// Blocks up to the first that is refused.
+struct Applied {
+  std::vector<std::byte> words;
+  std::vector<uint64_t> changed;
+  bool operator==(const Applied&) const = default;
+};
+
+Applied apply_blocks(const Section& section, std::vector<std::byte> words) {
+  const SectionHeader& header = section.header();
+  const uint64_t word_bytes = dtype_info(header.dtype).word_bytes;
+  const uint64_t block_bytes = word_bytes << header.log2_block;
+  Applied out;
+  for (uint64_t block = 0; block < header.blocks(); ++block) {
+    const uint64_t begin = block * block_bytes;
+    const uint64_t length = std::min<uint64_t>(block_bytes, words.size() - begin);
+    const Result<uint64_t> changed =
+        section.apply(block, MutByteSpan(words).subspan(begin, length));
+    if (!changed) {
+      words.resize(begin);  // what a refused block left is unspecified
+      break;
+    }
+    if (*changed > length / word_bytes) std::abort();
+    out.changed.push_back(*changed);
+  }
+  out.words = std::move(words);
+  return out;
+}
+
 void apply_section(ByteSpan bytes) {
   const Result<SectionHeader> header = parse_section_header(bytes);
   if (!header) return;
   const Result<Section> section = Section::open(bytes, matrix_around(*header), header->dtype);
   const uint64_t word_bytes = dtype_info(header->dtype).word_bytes;
   if (!section || header->elements() > kMaxTileBytes / word_bytes) return;
-  std::vector<std::byte> words(header->elements() * word_bytes);
-  const uint64_t block_bytes = word_bytes << header->log2_block;
-  for (uint64_t block = 0; block < header->blocks(); ++block) {
-    const uint64_t begin = block * block_bytes;
-    const uint64_t length = std::min<uint64_t>(block_bytes, words.size() - begin);
-    const Result<uint64_t> changed =
-        section->apply(block, MutByteSpan(words).subspan(begin, length));
-    if (changed && *changed > length / word_bytes) std::abort();
+  // Zeros, as most of the corpus was made for other words; then words of all sizes.
+  for (const uint64_t seed : {uint64_t{0}, header->sum_before.a | 1}) {
+    const std::vector<std::byte> old_words =
+        make_old_words(header->dtype, header->elements(), seed);
+    std::optional<Applied> first;
+    for (const Kernels* set : runnable_kernels()) {
+      use_kernels(*set);
+      Applied applied = apply_blocks(*section, old_words);
+      if (!first) {
+        first = std::move(applied);
+      } else if (applied != *first) {
+        std::abort();
+      }
+    }
   }
 }
 

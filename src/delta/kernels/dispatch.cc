@@ -1,4 +1,5 @@
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -50,6 +51,11 @@ const Kernels& choose_kernels() {
   std::_Exit(2);
 }
 
+std::atomic<const Kernels*>& chosen() {
+  static std::atomic<const Kernels*> set = &choose_kernels();
+  return set;
+}
+
 }  // namespace
 
 std::span<const Kernels* const> runnable_kernels() {
@@ -58,8 +64,11 @@ std::span<const Kernels* const> runnable_kernels() {
 }
 
 const Kernels& kernels() {
-  static const Kernels& chosen = choose_kernels();
-  return chosen;
+  return *chosen().load(std::memory_order_relaxed);
+}
+
+void use_kernels(const Kernels& set) {
+  chosen() = &set;
 }
 
 }  // namespace siltstone

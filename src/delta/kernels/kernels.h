@@ -71,6 +71,9 @@ struct Kernels {
 // silently testing another kernel would be worse.
 const Kernels& kernels();
 
+// What kernels() gives from now on, in all threads. For tests that compare the sets.
+void use_kernels(const Kernels& set);
+
 // Those this CPU can run, scalar first.
 std::span<const Kernels* const> runnable_kernels();
 
