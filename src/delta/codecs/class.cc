@@ -13,8 +13,8 @@
 #include "delta/codecs/class_layout.h"
 #include "delta/codecs/codecs.h"
 #include "delta/codecs/guess.h"
-#include "delta/codecs/word_steps.h"
 #include "delta/kernels/kernels.h"
+#include "delta/kernels/word_steps.h"
 
 namespace siltstone {
 namespace {
@@ -22,10 +22,9 @@ namespace {
 // What all blocks of a section are decoded with.
 struct ClassTile {
   ClassParams params;
-  ExponentField field;
   ClassCuts cuts;
-  std::vector<SlotTable> slots;      // per dense table
-  std::vector<uint8_t> by_exponent;  // table of each dense exponent
+  StepCoding coding;
+  std::vector<SlotTable> slots;  // per dense table
 };
 
 // A sparse change by more than one.
@@ -41,8 +40,7 @@ struct Scratch {
   std::vector<uint32_t> ranks;  // of sparse changes inside their class, class by class
   std::vector<Exception> exceptions;
   uint16_t positions[kWindowElements];
-  uint16_t wide[kWindowElements + 1];
-  uint8_t tables[kWindowElements];
+  uint8_t tables[kWindowElements + kStepSlack];
   uint8_t symbols[kWindowElements];
 };
 Scratch& scratch() {
@@ -82,8 +80,7 @@ class ClassBlockDecoder {
   Status read_exceptions();
   Status decode_window(std::byte* words, size_t n);
   void decode_class(unsigned k, std::byte* words, size_t groups);
-  Status decode_dense(std::byte* words, size_t dense);
-  Result<W> wide_step(unsigned symbol);
+  Status decode_dense(std::byte* words, size_t n, size_t dense);
   Status check_end();
   Error corrupt(const std::string& problem) const { return corrupt_block(block_, problem); }
 
@@ -95,7 +92,7 @@ class ClassBlockDecoder {
   Scratch& buffers_;
   ClassBlock open_;
   uint64_t sign_at_ = 0;  // bit
-  uint64_t raw_at_ = 0;   // bit
+  RawBits raw_{};
   uint32_t states_[1U << kMaxLog2Lanes] = {};
   uint64_t words_left_ = 0;
   uint64_t changed_ = 0;
@@ -115,9 +112,10 @@ Status ClassBlockDecoder<W>::read_sparse() {
   for (unsigned k = 0; k < tile_.params.sparse(); ++k)
     low_bits += uint64_t{head.counts[k]} * tile_.params.rice_bits[k];
   sign_at_ = low_at + low_bits;
-  raw_at_ = sign_at_ + open_.changes + uint64_t{head.exceptions} * (32 + 8 * sizeof(W));
-  if (raw_at_ > total_bits)
-    return corrupt("parts of " + std::to_string(raw_at_) + " bits in " +
+  raw_ = {buffers_.bits.data(),
+          sign_at_ + open_.changes + uint64_t{head.exceptions} * (32 + 8 * sizeof(W)), total_bits};
+  if (raw_.at > total_bits)
+    return corrupt("parts of " + std::to_string(raw_.at) + " bits in " +
                    std::to_string(total_bits));
   buffers_.ranks.resize(open_.changes);
   const std::byte* bits = buffers_.bits.data();
@@ -208,57 +206,25 @@ void ClassBlockDecoder<W>::decode_class(unsigned k, std::byte* words, size_t gro
 }
 
 template <class W>
-Result<W> ClassBlockDecoder<W>::wide_step(unsigned symbol) {
-  const unsigned width = symbol == kEscapeSymbol ? 8 * sizeof(W) : raw_bits_of(symbol);
-  if (width > 8 * sizeof(W) || raw_at_ + width > open_.bits.size() * 8)
-    return corrupt("a step of more bits than there are");
-  const std::byte* bits = buffers_.bits.data() + raw_at_ / 8;
-  const unsigned shift = raw_at_ % 8;
-  uint64_t raw = load_le<uint64_t>(bits) >> shift;
-  if (width > 56) raw |= static_cast<uint64_t>(bits[8]) << 1 << (63 - shift);
-  if (width < 64) raw &= (uint64_t{1} << width) - 1;
-  raw_at_ += width;
-  return symbol == kEscapeSymbol ? static_cast<W>(raw) : step_of_symbol<W>(symbol, raw);
-}
-
-// Steps of the symbols that need no raw bits; 0 for the others.
-constexpr std::array<int8_t, 256> kSmallSteps = {0, 1, -1, 2, -2, 3, -3, 4, -4};
-
-template <class W>
-Status ClassBlockDecoder<W>::decode_dense(std::byte* words, size_t dense) {
+Status ClassBlockDecoder<W>::decode_dense(std::byte* words, size_t n, size_t dense) {
   if (dense == 0) return {};
   if (!open_.head.dense) return corrupt("it has dense words, its head says that it has none");
-  const uint16_t* const positions = buffers_.window.lowest;
-  const ExponentField field = tile_.field;
-  const uint8_t* const by_exponent = tile_.by_exponent.data();
-  for (size_t j = 0; j < dense; ++j)
-    buffers_.tables[j] = by_exponent[field.of(load_le<W>(words + positions[j] * sizeof(W)))];
+  const Kernels& kernel = kernels();
+  constexpr int kWidth = std::countr_zero(sizeof(W));
+  kernel.find_tables[kWidth](tile_.coding, words, n, buffers_.window, buffers_.tables);
   const RansInput input{tile_.slots.front().data(),
                         buffers_.tables,
                         dense,
                         tile_.params.log2_lanes,
                         open_.words.data() + 2 * (open_.head.words - words_left_),
                         words_left_};
-  const size_t used = kernels().decode_symbols(input, states_, buffers_.symbols);
+  const size_t used = kernel.decode_symbols(input, states_, buffers_.symbols);
   if (used == kCutOff) return corrupt("its entropy-coded words are cut off");
   words_left_ -= used;
-  const WordRanks<W> ranks = ranks_;
-  size_t wide = 0;
-  uint64_t unchanged = 0;
-  for (size_t j = 0; j < dense; ++j) {
-    const unsigned symbol = buffers_.symbols[j];
-    std::byte* const word = words + positions[j] * sizeof(W);
-    store_le(word, ranks.add(load_le<W>(word), static_cast<W>(kSmallSteps[symbol])));
-    unchanged += symbol == 0 ? 1 : 0;
-    buffers_.wide[wide] = static_cast<uint16_t>(j);
-    wide += symbol >= kFirstWideSymbol ? 1 : 0;
-  }
-  for (size_t i = 0; i < wide; ++i) {
-    std::byte* const word = words + positions[buffers_.wide[i]] * sizeof(W);
-    SILT_ASSIGN(const W step, wide_step(buffers_.symbols[buffers_.wide[i]]));
-    store_le(word, ranks.add(load_le<W>(word), step));
-  }
-  changed_ += dense - unchanged;
+  const size_t changed =
+      kernel.make_steps[kWidth](tile_.coding, words, n, buffers_.window, buffers_.symbols, &raw_);
+  if (changed == kCutOff) return corrupt("a step of more bits than there are");
+  changed_ += changed;
   return {};
 }
 
@@ -267,7 +233,7 @@ Status ClassBlockDecoder<W>::decode_window(std::byte* words, size_t n) {
   kernels().classify[std::countr_zero(sizeof(W))](words, n, tile_.cuts, &buffers_.window);
   const size_t groups = ceil_div(n, kGroupElements);
   for (unsigned k = 0; k < tile_.params.sparse(); ++k) decode_class(k, words, groups);
-  return decode_dense(words, buffers_.window.before[0][groups]);
+  return decode_dense(words, n, buffers_.window.before[0][groups]);
 }
 
 // What an encoder left over would mean another base or damage.
@@ -281,9 +247,9 @@ Status ClassBlockDecoder<W>::check_end() {
   for (unsigned lane = 0; lane < tile_.params.lanes() && open_.head.dense; ++lane)
     if (states_[lane] != 1U << kLog2StateLow)
       return corrupt("the entropy coder does not end as it began; is this the right base?");
-  const uint64_t left = open_.bits.size() * 8 - raw_at_;
+  const uint64_t left = raw_.end - raw_.at;
   if (left >= 32) return corrupt(std::to_string(left) + " bits left over at the end");
-  for (uint64_t at = raw_at_; at < raw_at_ + left; ++at)
+  for (uint64_t at = raw_.at; at < raw_.end; ++at)
     if ((static_cast<unsigned>(open_.bits[at / 8]) >> (at % 8) & 1) != 0)
       return corrupt("padding that is not zero");
   if (changed_ == 0) return corrupt("a payload that changes no element");
@@ -323,16 +289,15 @@ class ClassCodec : public Codec {
 
   Result<std::unique_ptr<BlockDecoder>> decoder(const TileCode& code) const override {
     ClassTile tile;
-    tile.field = exponent_field(code.dtype);
-    SILT_ASSIGN(tile.params, read_class_params(code.params, tile.field));
-    tile.cuts = tile.params.cuts(tile.field);
+    const ExponentField field = exponent_field(code.dtype);
+    SILT_ASSIGN(tile.params, read_class_params(code.params, field));
+    tile.cuts = tile.params.cuts(field);
+    tile.coding = tile.params.coding(code.dtype);
     tile.slots.resize(tile.params.tables.size());
     for (unsigned i = 0; i < tile.slots.size(); ++i) {
       const std::optional<StepTable>& sent = tile.params.tables[i];
       fill_slots(sent ? *sent : standard_table(tile.params.standard_of(i)), &tile.slots[i]);
     }
-    for (unsigned e = 0; e < tile.params.threshold; ++e)
-      tile.by_exponent.push_back(static_cast<uint8_t>(tile.params.table_of(e)));
     return std::unique_ptr<BlockDecoder>(std::make_unique<ClassDecoder>(code, std::move(tile)));
   }
 };

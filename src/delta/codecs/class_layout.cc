@@ -98,6 +98,12 @@ ClassCuts ClassParams::cuts(const ExponentField& field) const {
   return cuts;
 }
 
+StepCoding ClassParams::coding(DType dtype) const {
+  const ExponentField field = exponent_field(dtype);
+  return {dtype_info(dtype).order, field.magnitude_mask, field.shift, threshold,
+          static_cast<unsigned>(tables.size())};
+}
+
 uint64_t sent_table_bits(const StepTable& table) {
   uint64_t bits = kSymbolsBits;
   for (unsigned s = 0; s + 1 < used_symbols(table); ++s) bits += frequency_bits(table.of[s]);

@@ -43,16 +43,12 @@ struct ClassParams {
 
   unsigned lanes() const { return 1U << log2_lanes; }
   unsigned sparse() const { return static_cast<unsigned>(rice_bits.size()); }
-  // Of a dense exponent, that is one below the threshold.
-  unsigned table_of(unsigned exponent) const {
-    const unsigned below = threshold - 1 - exponent;
-    return below < tables.size() ? below : static_cast<unsigned>(tables.size()) - 1;
-  }
   unsigned standard_of(unsigned table) const {
     const unsigned index = base_table + table * kTablesPerBinade;
     return index < kStandardTables ? index : kStandardTables - 1;
   }
   ClassCuts cuts(const ExponentField& field) const;
+  StepCoding coding(DType dtype) const;
 };
 
 std::vector<std::byte> write_class_params(const ClassParams& params);

@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 #include "delta/codecs/block_view.h"
-#include "delta/codecs/word_steps.h"
+#include "delta/kernels/word_steps.h"
 
 namespace siltstone {
 namespace {

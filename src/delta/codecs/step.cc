@@ -14,7 +14,7 @@
 #include "delta/codecs/codecs.h"
 #include "delta/codecs/guess.h"
 #include "delta/codecs/stream.h"
-#include "delta/codecs/word_steps.h"
+#include "delta/kernels/word_steps.h"
 
 namespace siltstone {
 namespace {

@@ -2,58 +2,13 @@
 #pragma once
 
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <span>
 
 #include "delta/kernels/rans.h"
+#include "delta/kernels/word_steps.h"
 
 namespace siltstone {
-
-// 0: unchanged; 1 to 8: a step of +1, -1, +2, -2, ... -4; 9 + q - 2: a step whose size less one has
-// q + 1 bits, the lower q of which follow raw, then the sign; the last: the new word follows raw.
-inline constexpr unsigned kStepSymbols = 71;
-inline constexpr unsigned kEscapeSymbol = kStepSymbols - 1;
-inline constexpr unsigned kExactSteps = 4;
-inline constexpr unsigned kFirstWideSymbol = 2 * kExactSteps + 1;
-
-struct StepSymbol {
-  uint8_t symbol;
-  uint8_t raw_bits;
-  uint64_t raw;
-};
-
-// `step` is a two's complement number of `W`'s size.
-template <class W>
-constexpr StepSymbol step_symbol(W step) {
-  if (step == 0) return {0, 0, 0};
-  const bool down = (step >> (8 * sizeof(W) - 1)) != 0;
-  const W size = down ? static_cast<W>(W{0} - step) : step;
-  if (size <= kExactSteps) return {static_cast<uint8_t>(2 * size - (down ? 0 : 1)), 0, 0};
-  const auto beyond = static_cast<uint64_t>(static_cast<W>(size - 1));
-  const auto q = static_cast<unsigned>(std::bit_width(beyond)) - 1;
-  const uint64_t low = beyond - (uint64_t{1} << q);
-  return {static_cast<uint8_t>(kFirstWideSymbol - 2 + q), static_cast<uint8_t>(q + 1),
-          low | uint64_t{down} << q};
-}
-
-// Raw bits behind a symbol below the escape.
-constexpr unsigned raw_bits_of(unsigned symbol) {
-  return symbol < kFirstWideSymbol ? 0 : symbol - kFirstWideSymbol + 3;
-}
-
-// The inverse of step_symbol. REQUIRES: symbol < kEscapeSymbol.
-template <class W>
-constexpr W step_of_symbol(unsigned symbol, uint64_t raw) {
-  if (symbol < kFirstWideSymbol) {
-    const auto size = static_cast<W>((symbol + 1) / 2);
-    return symbol % 2 != 0 ? size : static_cast<W>(W{0} - size);
-  }
-  const unsigned q = symbol - kFirstWideSymbol + 2;
-  const uint64_t low = raw & ((uint64_t{1} << q) - 1);
-  const auto size = static_cast<W>((uint64_t{1} << q) + low + 1);
-  return (raw >> q & 1) != 0 ? static_cast<W>(W{0} - size) : size;
-}
 
 // How often each symbol occurs among 1,024. The sum is 1,024; 0: cannot occur.
 inline constexpr unsigned kLog2Total = kRansLog2Total;

@@ -301,7 +301,11 @@ constinit const Kernels kAvx2Kernels = {
     .digest = digest_words,
     .classify = kAvx2Classify,
     .locate = avx2_locate,
+    .find_tables = kScalarFindTables,
+    .take_steps = kScalarTakeSteps,
+    .make_steps = kScalarMakeSteps,
     .decode_symbols = avx2_decode_symbols,
+    .encode_symbols = scalar_encode_symbols,
 };
 
 }  // namespace siltstone

@@ -368,7 +368,11 @@ constinit const Kernels kAvx512Kernels = {
     .digest = digest_words,
     .classify = kAvx512Classify,
     .locate = avx2_locate,
+    .find_tables = kAvx512FindTables,
+    .take_steps = kAvx512TakeSteps,
+    .make_steps = kAvx512MakeSteps,
     .decode_symbols = avx512_decode_symbols,
+    .encode_symbols = avx512_encode_symbols,
 };
 
 }  // namespace siltstone

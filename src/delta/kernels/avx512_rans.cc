@@ -43,6 +43,17 @@ bool decode_row(const RansInput& input, size_t begin, __mmask16 lanes, uint32_t*
   return true;
 }
 
+// x / y for y of 1 to 2^10. Exact: a quotient that is no integer is at least 2^-10 below the next
+// one, and below 2^32 doubles are spaced 2^-21 or closer.
+__m512i divide(__m512i x, __m512i y) {
+  const auto half = [](__m256i a, __m256i b) {
+    return _mm512_cvttpd_epu32(_mm512_div_pd(_mm512_cvtepu32_pd(a), _mm512_cvtepu32_pd(b)));
+  };
+  const __m256i low = half(_mm512_castsi512_si256(x), _mm512_castsi512_si256(y));
+  const __m256i high = half(_mm512_extracti64x4_epi64(x, 1), _mm512_extracti64x4_epi64(y, 1));
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
 }  // namespace
 
 size_t avx512_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* symbols) {
@@ -55,6 +66,36 @@ size_t avx512_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* 
     if (!decode_row(input, begin, mask, states + begin % lanes, &used, symbols)) return kCutOff;
   }
   return used;
+}
+
+uint16_t* avx512_encode_symbols(const RansSymbols& input, uint32_t* states, uint16_t* end) {
+  const size_t lanes = size_t{1} << input.log2_lanes;
+  if (lanes < kRow) return scalar_encode_symbols(input, states, end);
+  for (size_t begin = (input.n + kRow - 1) / kRow * kRow; begin > 0;) {
+    begin -= kRow;
+    const size_t left = input.n - begin;
+    const auto row = static_cast<__mmask16>(left >= kRow ? 0xFFFF : (1U << left) - 1);
+    const __m512i code = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(row, input.codes + begin));
+    const __m512i range =
+        _mm512_mask_i32gather_epi32(_mm512_set1_epi32(1), row, code, input.ranges, 4);
+    const __m512i frequency = _mm512_and_si512(range, _mm512_set1_epi32(0xFFFF));
+    uint32_t* const state = states + begin % lanes;
+    __m512i x = _mm512_loadu_si512(state);
+    const __mmask16 full =
+        _mm512_mask_cmpge_epu32_mask(row, _mm512_srli_epi32(x, 32 - kRansLog2Total), frequency);
+    const auto count = static_cast<size_t>(_mm_popcnt_u32(full));
+    const __m512i low = _mm512_maskz_compress_epi32(full, x);
+    end -= count;
+    _mm256_mask_storeu_epi16(end, static_cast<__mmask16>((1U << count) - 1),
+                             _mm512_cvtepi32_epi16(low));
+    x = _mm512_mask_srli_epi32(x, full, x, 16);
+    const __m512i quotient = divide(x, frequency);
+    const __m512i rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, frequency));
+    const __m512i next = _mm512_add_epi32(_mm512_slli_epi32(quotient, kRansLog2Total),
+                                          _mm512_add_epi32(rest, _mm512_srli_epi32(range, 16)));
+    _mm512_mask_storeu_epi32(state, row, next);
+  }
+  return end;
 }
 
 }  // namespace siltstone

@@ -10,12 +10,16 @@
 #include "delta/digest.h"
 #include "delta/kernels/classes.h"
 #include "delta/kernels/rans.h"
+#include "delta/kernels/word_steps.h"
 
 namespace siltstone {
 
 // Output buffers of the diff kernels must hold this many elements beyond the run's length: vector
 // kernels store whole registers.
 inline constexpr size_t kDiffSlack = 64;
+
+// The same for those of find_tables and take_steps.
+inline constexpr size_t kStepSlack = 64;
 
 struct Kernels {
   std::string_view name;  // "scalar", "avx2", "avx512"
@@ -61,9 +65,33 @@ struct Kernels {
   void (*locate)(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
                  size_t count, uint64_t first_rank, uint16_t* positions);
 
+  // The dense words of a window of `n` words are those of class 0, k of them. Outputs must have
+  // room for kStepSlack elements more. Index as above.
+  //
+  // The tables that k words are coded with.
+  using FindTables = void (*)(const StepCoding& coding, const std::byte* words, size_t n,
+                              const ClassWindow& window, uint8_t* tables);
+  const FindTables* find_tables;
+  // Their steps to `next` as k codes, RansSymbols::codes, and those steps that raw bits follow, as
+  // words. Returns how many these are.
+  using TakeSteps = size_t (*)(const StepCoding& coding, const std::byte* words,
+                               const std::byte* next, size_t n, const ClassWindow& window,
+                               uint16_t* codes, std::byte* wide_steps);
+  const TakeSteps* take_steps;
+  // Moves the words by k symbols, taking raw bits where these ask for them. Returns how many
+  // symbols were not 0, or kCutOff if the raw bits are too few or a symbol asks for more than a
+  // word has.
+  using MakeSteps = size_t (*)(const StepCoding& coding, std::byte* words, size_t n,
+                               const ClassWindow& window, const uint8_t* symbols, RawBits* raw);
+  const MakeSteps* make_steps;
+
   // Decodes `n` rANS symbols (rans.h). Returns how many of the `words` were used, or kCutOff if
   // there are too few.
   size_t (*decode_symbols)(const RansInput& input, uint32_t* states, uint8_t* symbols);
+
+  // Its inverse: takes the symbols from the last to the first and writes words downwards from
+  // `end`. Returns where they begin, at most `n` words below.
+  uint16_t* (*encode_symbols)(const RansSymbols& input, uint32_t* states, uint16_t* end);
 };
 
 // The best set this CPU runs, or the one that SILTSTONE_KERNELS (scalar, avx2, avx512) names. A

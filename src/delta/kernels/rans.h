@@ -38,4 +38,21 @@ struct RansInput {
   size_t words_left;
 };
 
+// The slots of a symbol. Encoders never ask for one of frequency 0.
+struct RansRange {
+  uint16_t frequency = 0;
+  uint16_t begin = 0;
+};
+inline constexpr size_t kRansTableSymbols = 256;  // ranges that each table has
+
+struct RansSymbols {
+  const RansRange* ranges;  // of all tables, kRansTableSymbols each
+  const uint16_t* codes;    // per symbol: table * kRansTableSymbols + symbol
+  size_t n;                 // number j belongs to state j mod lanes
+  unsigned log2_lanes;      // 2 to 5
+};
+
+// Vector kernels write whole registers: this many words in front of those written must be writable.
+inline constexpr size_t kRansSlackWords = 16;
+
 }  // namespace siltstone

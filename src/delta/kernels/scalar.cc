@@ -99,7 +99,11 @@ constinit const Kernels kScalarKernels = {
     .digest = digest_words,
     .classify = kScalarClassify,
     .locate = scalar_locate,
+    .find_tables = kScalarFindTables,
+    .take_steps = kScalarTakeSteps,
+    .make_steps = kScalarMakeSteps,
     .decode_symbols = scalar_decode_symbols,
+    .encode_symbols = scalar_encode_symbols,
 };
 
 }  // namespace siltstone

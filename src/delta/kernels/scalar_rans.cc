@@ -1,4 +1,4 @@
-// The definition of decode_symbols, in plain C++.
+// The definitions of decode_symbols and encode_symbols, in plain C++.
 #include "base/bytes.h"
 #include "delta/kernels/sets.h"
 
@@ -19,6 +19,21 @@ size_t scalar_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* 
     states[j & lane_mask] = x;
   }
   return used;
+}
+
+uint16_t* scalar_encode_symbols(const RansSymbols& input, uint32_t* states, uint16_t* end) {
+  const size_t lane_mask = (size_t{1} << input.log2_lanes) - 1;
+  for (size_t j = input.n; j-- > 0;) {
+    const RansRange range = input.ranges[input.codes[j]];
+    uint32_t x = states[j & lane_mask];
+    if (x >> (32 - kRansLog2Total) >= range.frequency) {
+      *--end = static_cast<uint16_t>(x);
+      x >>= 16;
+    }
+    states[j & lane_mask] =
+        ((x / range.frequency) << kRansLog2Total) + x % range.frequency + range.begin;
+  }
+  return end;
 }
 
 }  // namespace siltstone
