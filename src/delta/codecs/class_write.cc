@@ -46,51 +46,79 @@ CodedSymbols code_symbols(std::span<const uint16_t> codes, std::span<const uint3
   return coded;
 }
 
+// Writers are passed by value: one that only a function knows stays in registers.
+
 template <class W>
-void put_sparse(const ClassRecord<W>& record, const ClassParams& params, BitWriter* bits) {
+BitWriter put_sparse(const ClassRecord<W>& record, const ClassParams& params, BitWriter bits) {
   for (unsigned k = 0; k < kEncodedSparse; ++k)
     for (const uint32_t gap : record.gaps[k])
-      put_unary((gap & kGapMask) >> params.rice_bits[k], bits);
+      put_unary((gap & kGapMask) >> params.rice_bits[k], &bits);
   for (unsigned k = 0; k < kEncodedSparse; ++k) {
     const unsigned rice = params.rice_bits[k];
-    for (const uint32_t gap : record.gaps[k]) bits->put(gap & ((1U << rice) - 1), rice);
+    for (const uint32_t gap : record.gaps[k]) bits.put(gap & ((1U << rice) - 1), rice);
   }
   for (const auto& gaps : record.gaps)
-    for (const uint32_t gap : gaps) bits->put((gap & kDownBit) != 0 ? 1 : 0, 1);
+    for (const uint32_t gap : gaps) bits.put((gap & kDownBit) != 0 ? 1 : 0, 1);
   uint32_t ordinal = 0;
   for (unsigned k = 0; k < kEncodedSparse; ++k) {
     auto exception = record.exceptions[k].begin();
     for (const uint32_t gap : record.gaps[k]) {
       if ((gap & kExceptionBit) != 0) {
-        bits->put(ordinal, 32);
-        bits->put_long(*exception++, 8 * sizeof(W));
+        bits.put(ordinal, 32);
+        bits.put_long(*exception++, 8 * sizeof(W));
       }
       ++ordinal;
     }
   }
+  return bits;
 }
 
 template <class W>
 void put_wide_step(W step, BitWriter* bits) {
   const StepSymbol parts = step_symbol(step);
-  bits->put_long(parts.raw, parts.raw_bits);
+  if constexpr (sizeof(W) < 8) {
+    bits->put(parts.raw, parts.raw_bits);
+  } else {
+    bits->put_long(parts.raw, parts.raw_bits);
+  }
+}
+
+// As many steps at a time as one put takes: their bits joined.
+template <class W>
+BitWriter put_raw_bits(const ClassRecord<W>& record, BitWriter bits) {
+  constexpr size_t kJoined = sizeof(W) < 4 ? 3 : 1;
+  const std::vector<W>& steps = record.wide_steps;
+  size_t i = 0;
+  for (; i + kJoined <= steps.size() && sizeof(W) < 8; i += kJoined) {
+    uint64_t joined = 0;
+    unsigned width = 0;
+    for (size_t j = 0; j < kJoined; ++j) {
+      const StepSymbol parts = wide_step_symbol(steps[i + j]);
+      joined |= parts.raw << width;
+      width += parts.raw_bits;
+    }
+    bits.put(joined, width);
+  }
+  for (; i < steps.size(); ++i) put_wide_step(steps[i], &bits);
+  return bits;
 }
 
 // Escapes are the symbols that `tables` lack.
 template <class W>
-void put_raw_bits_and_escapes(const ClassRecord<W>& record, const ClassTables& tables,
-                              BitWriter* bits) {
+BitWriter put_raw_bits_and_escapes(const ClassRecord<W>& record, const ClassTables& tables,
+                                   BitWriter bits) {
   auto wide = record.wide_steps.begin();
   for (const uint16_t code : record.codes) {
     const unsigned symbol = code & kSymbolMask;
     const bool is_wide = symbol >= kFirstWideSymbol;
     if (tables.lacks(code)) {
-      bits->put_long(is_wide ? *wide : step_of_symbol<W>(symbol, 0), 8 * sizeof(W));
+      bits.put_long(is_wide ? *wide : step_of_symbol<W>(symbol, 0), 8 * sizeof(W));
     } else if (is_wide) {
-      put_wide_step(*wide, bits);
+      put_wide_step(*wide, &bits);
     }
     if (is_wide) ++wide;
   }
+  return bits;
 }
 
 }  // namespace
@@ -142,13 +170,8 @@ std::vector<std::byte> write_class_block(const ClassRecord<W>& record, const Cla
     std::memcpy(at, coded.words.data(), 2 * coded.words.size());
     at += 2 * align_up(coded.words.size(), 2);
   }
-  BitWriter bits(at);
-  put_sparse(record, params, &bits);
-  if (escapes) {
-    put_raw_bits_and_escapes(record, tables, &bits);
-  } else {
-    for (const W step : record.wide_steps) put_wide_step(step, &bits);
-  }
+  BitWriter bits = put_sparse(record, params, BitWriter(at));
+  bits = escapes ? put_raw_bits_and_escapes(record, tables, bits) : put_raw_bits(record, bits);
   out.resize(align_up(static_cast<uint64_t>(bits.end() - out.data()), 4));
   return out;
 }

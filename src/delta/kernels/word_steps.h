@@ -54,18 +54,26 @@ struct StepSymbol {
   uint64_t raw;
 };
 
-// `step` is a two's complement number of `W`'s size.
+// Of a step by more than four, a two's complement number of `W`'s size.
 template <class W>
-constexpr StepSymbol step_symbol(W step) {
-  if (step == 0) return {0, 0, 0};
+constexpr StepSymbol wide_step_symbol(W step) {
   const bool down = (step >> (8 * sizeof(W) - 1)) != 0;
   const W size = down ? static_cast<W>(W{0} - step) : step;
-  if (size <= kExactSteps) return {static_cast<uint8_t>(2 * size - (down ? 0 : 1)), 0, 0};
   const auto beyond = static_cast<uint64_t>(static_cast<W>(size - 1));
   const auto q = static_cast<unsigned>(std::bit_width(beyond)) - 1;
   const uint64_t low = beyond - (uint64_t{1} << q);
   return {static_cast<uint8_t>(kFirstWideSymbol - 2 + q), static_cast<uint8_t>(q + 1),
           low | uint64_t{down} << q};
+}
+
+// Of any step.
+template <class W>
+constexpr StepSymbol step_symbol(W step) {
+  if (step == 0) return {0, 0, 0};
+  const bool down = (step >> (8 * sizeof(W) - 1)) != 0;
+  const W size = down ? static_cast<W>(W{0} - step) : step;
+  if (size > kExactSteps) return wide_step_symbol(step);
+  return {static_cast<uint8_t>(2 * size - (down ? 0 : 1)), 0, 0};
 }
 
 // Raw bits behind a symbol below the escape.
