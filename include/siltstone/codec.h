@@ -29,6 +29,13 @@ enum class Need : uint8_t {
   kAllWords = 2,      // every old word of the tile
 };
 
+// What an encoder may spend on making sections small.
+enum class Effort : uint8_t {
+  kFast,     // little more than finding the changes: gaps, plain or nearly so
+  kDefault,  // the codec that a sample says is the smallest
+  kMax,      // the smallest of all codecs that might be
+};
+
 // Elements a change list counts from: positions are 16-bit offsets inside a run.
 inline constexpr uint64_t kRunElements = 65536;
 inline constexpr unsigned kDefaultLog2Block = 20;
@@ -44,6 +51,7 @@ struct TileChange {
   std::span<const uint64_t> run_ends;         // per run: end of its part of `positions`
   std::span<const std::byte> changed_words;   // new words, parallel to `positions`
   std::span<const std::byte> replaced_words;  // old words, parallel to `positions`
+  Effort effort = Effort::kDefault;
   uint64_t changed() const { return positions.size(); }
   uint64_t blocks() const { return (elements + (1ULL << log2_block) - 1) >> log2_block; }
 };
@@ -80,6 +88,8 @@ class Codec {
   virtual uint16_t id() const = 0;
   virtual std::string_view name() const = 0;
   virtual Need need() const = 0;
+  // Whether it is tried where little may be spent.
+  virtual bool fast() const { return true; }
   // A cheap guess of the encoded size in bytes: only codecs near the smallest guess are tried.
   virtual uint64_t estimate_bytes(const TileChange& change) const = 0;
   virtual Result<EncodedTile> encode(const TileChange& change) const = 0;

@@ -240,18 +240,27 @@ Status try_codec(const Codec& codec, const TileChange& change, Encoded* best) {
   return {};
 }
 
-// Codecs whose guess is within half of the lowest are tried; raw, whose guess is exact, again
-// wherever the guesses of the others promised too much.
+constexpr uint64_t kSmallTileElements = uint64_t{1} << 17;
+
+// Tries the codecs whose guess is near the lowest, and raw, whose guess is exact, wherever the
+// guesses of the others promised too much.
 Result<Encoded> smallest(const TileChange& change) {
-  const auto codecs = all_codecs();
-  std::vector<uint64_t> guesses;
-  for (const Codec* codec : codecs) guesses.push_back(codec->estimate_bytes(change));
-  const uint64_t lowest = *std::ranges::min_element(guesses);
+  std::vector<std::pair<uint64_t, const Codec*>> guesses;
+  for (const Codec* codec : all_codecs()) {
+    if (change.effort != Effort::kFast || codec->fast())
+      guesses.emplace_back(codec->estimate_bytes(change), codec);
+  }
+  const uint64_t lowest = std::ranges::min_element(guesses)->first;
+  // Of a small tile the guess is worse, and trying costs little.
+  const bool thorough = change.effort == Effort::kMax || change.elements <= kSmallTileElements;
+  const uint64_t near = change.effort == Effort::kFast ? lowest
+                        : thorough                     ? lowest + lowest / 2
+                                                       : lowest + lowest / 16;
   Encoded best;
-  for (size_t i = 0; i < codecs.size(); ++i)
-    if (guesses[i] <= lowest + lowest / 2) SILT_TRY(try_codec(*codecs[i], change, &best));
-  if (best.bytes > guesses[0] + kMaxSectionHeaderBytes)
-    SILT_TRY(try_codec(*codecs[0], change, &best));
+  for (const auto& [guess, codec] : guesses)
+    if (guess <= near) SILT_TRY(try_codec(*codec, change, &best));
+  const auto& [raw_bytes, raw] = guesses.front();
+  if (best.bytes > raw_bytes + kMaxSectionHeaderBytes) SILT_TRY(try_codec(*raw, change, &best));
   return best;
 }
 

@@ -363,12 +363,14 @@ std::vector<GoldenCase> golden_read_cases() {
   cases.push_back(one_codec_all_dtypes("step", 24, Pattern::kSpecials, 200));
   cases.push_back(one_codec_all_dtypes("dense", 24, Pattern::kRandom, 300));
   cases.push_back(one_codec_all_dtypes("class", 24, Pattern::kSpecials, 400));
+  cases.push_back(one_codec_all_dtypes("dense_delta", 24, Pattern::kSpecials, 500));
   cases.push_back(class_example_case());
   cases.push_back(make_case("class_trained", {with_codec(trained, "class")}));
   cases.push_back(make_case("step_frames", {with_codec(trained, "step")}));
   cases.push_back(make_case("dense_frames",
                             {with_codec(planes_tensor("p16", DType::kBF16, {200}), "dense"),
-                             with_codec(planes_tensor("p64", DType::kF64, {50}), "dense", 20)}));
+                             with_codec(planes_tensor("p64", DType::kF64, {50}), "dense", 20),
+                             with_codec(trained, "dense_delta")}));
   cases.push_back(make_case("blocks", {with_codec(blocks_tensor("raw", DType::kU8), "raw"),
                                        with_codec(blocks_tensor("step", DType::kBF16), "step"),
                                        with_codec(blocks_tensor("dense", DType::kU8), "dense"),

@@ -50,7 +50,7 @@ def main():
         env = dict(os.environ, SILTSTONE_CACHE=str(work / "cache"))
         run = lambda *words: subprocess.run([program, *map(str, words)], check=True, env=env, stdout=subprocess.DEVNULL)
         run("init", work / "bucket")
-        codecs = [None, "raw", "step", "dense", "class", None]
+        codecs = [None, "raw", "step", "dense", "class", "dense_delta", None]
         for step, codec in enumerate(codecs):
             folder = work / f"step_{step}"
             write(folder, state, json.dumps({"hidden_size": 64, "revision": step // 2}))

@@ -35,7 +35,7 @@ DTYPES = {
     "F64": (20, 64, 8, "sign-magnitude"), "I64": (21, 64, 8, "signed"), "U64": (22, 64, 8, "unsigned"),
 }
 HEADER = struct.Struct("<I16s16sBBBB")
-NEEDS = {1: 0, 2: 1, 3: 0, 4: 2}
+NEEDS = {1: 0, 2: 1, 3: 0, 4: 2, 5: 2}
 MANTISSA_BITS = {"F8_E5M2": 2, "F8_E4M3": 3, "F8_E4M3FNUZ": 3, "F8_E5M2FNUZ": 2, "F16": 10, "BF16": 7, "F32": 23,
                  "F64": 52}
 
@@ -191,7 +191,7 @@ class Section:
                 if self.codec == 4:
                     counted += class_codec.apply(self.params, payload, words, Order(self.word, self.order))
                 else:
-                    counted += {1: _raw, 2: _step, 3: _dense}[self.codec](payload, words, self.word, self.order)
+                    counted += {1: _raw, 2: _step, 3: _dense, 5: _dense_delta}[self.codec](payload, words, self.word, self.order)
                 tile[number * step:number * step + len(words)] = words
         need(counted == self.changed, "changes do not add up")
         at = 0
@@ -294,14 +294,32 @@ def _step(payload, words, width, order):
     return count
 
 
-def _dense(payload, words, width, _order):
+def _codes(payload, words, width):
+    """The count, and a number for every word, out of byte planes."""
     count = _count(payload, words, width, 4 + 4 * width)
     at, size = 4 + 4 * width, len(words) // width
+    codes = bytearray(len(words))
     for plane, stored in enumerate(struct.unpack_from(f"<{width}I", payload, 4)):
         need(at + stored <= len(payload), "a plane is longer than the payload")
-        words[plane::width] = _stream(payload[at:at + stored], size)
+        codes[plane::width] = _stream(payload[at:at + stored], size)
         at += stored
     _rest(payload, at)
+    return count, [int.from_bytes(codes[i:i + width], "little") for i in range(0, len(codes), width)]
+
+
+def _dense(payload, words, width, order):
+    count, codes = _codes(payload, words, width)
+    for i, code in enumerate(codes):
+        word = code >> 1 | (code & 1) << (8 * width - 1) if order == "sign-magnitude" else code
+        words[i * width:(i + 1) * width] = word.to_bytes(width, "little")
+    return count
+
+
+def _dense_delta(payload, words, width, order):
+    count, codes = _codes(payload, words, width)
+    order = Order(width, order)
+    for i, code in enumerate(codes):
+        order.move(words, i, -(code + 1) // 2 if code & 1 else code // 2)
     return count
 
 

@@ -278,9 +278,10 @@ class ClassCodec : public Codec {
   uint16_t id() const override { return 4; }
   std::string_view name() const override { return "class"; }
   Need need() const override { return Need::kAllWords; }
+  bool fast() const override { return false; }
 
   uint64_t estimate_bytes(const TileChange& change) const override {
-    return guess_step_bytes(change);
+    return guess_class_bytes(change);
   }
 
   Result<EncodedTile> encode(const TileChange& change) const override {
@@ -296,7 +297,7 @@ class ClassCodec : public Codec {
     tile.slots.resize(tile.params.tables.size());
     for (unsigned i = 0; i < tile.slots.size(); ++i) {
       const std::optional<StepTable>& sent = tile.params.tables[i];
-      fill_slots(sent ? *sent : standard_table(tile.params.standard_of(i)), &tile.slots[i]);
+      fill_slots((sent ? *sent : standard_table(tile.params.standard_of(i))).of, &tile.slots[i]);
     }
     return std::unique_ptr<BlockDecoder>(std::make_unique<ClassDecoder>(code, std::move(tile)));
   }

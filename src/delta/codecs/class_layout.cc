@@ -17,7 +17,6 @@ constexpr unsigned kBaseBits = 6;
 constexpr unsigned kRiceBits = 5;
 constexpr unsigned kSymbolsBits = 7;  // of a sent table
 constexpr unsigned kWidthBits = 5;    // of a number in a block head
-constexpr unsigned kFrequencyRawBits = 3;
 
 Error corrupt(const std::string& problem) {
   return {Code::kCorrupt, "class parameters: " + problem};
@@ -28,29 +27,6 @@ unsigned used_symbols(const StepTable& table) {
   unsigned used = kStepSymbols;
   while (used > 0 && table.of[used - 1] == 0) --used;
   return used;
-}
-
-// Three low bits, then the rest plus one in Elias's gamma code.
-unsigned frequency_bits(uint32_t frequency) {
-  const auto width = static_cast<unsigned>(std::bit_width((frequency >> kFrequencyRawBits) + 1));
-  return kFrequencyRawBits + 2 * width - 1;
-}
-
-void put_frequency(uint32_t frequency, BitWriter* bits) {
-  bits->put(frequency & ((1U << kFrequencyRawBits) - 1), kFrequencyRawBits);
-  const uint32_t rest = (frequency >> kFrequencyRawBits) + 1;
-  const auto zeros = static_cast<unsigned>(std::bit_width(rest)) - 1;
-  bits->put(uint64_t{1} << zeros, zeros + 1);
-  bits->put(rest - (1U << zeros), zeros);
-}
-
-// At most kTotal, else more than that.
-uint32_t get_frequency(BitReader* bits) {
-  const auto low = static_cast<uint32_t>(bits->get(kFrequencyRawBits));
-  unsigned zeros = 0;
-  while (zeros < kLog2Total && bits->get(1) == 0) ++zeros;
-  const auto rest = (uint32_t{1} << zeros) + static_cast<uint32_t>(bits->get(zeros));
-  return (rest - 1) << kFrequencyRawBits | low;
 }
 
 Result<StepTable> get_table(BitReader* bits) {

@@ -219,6 +219,7 @@ class StepCodec : public Codec {
   }
 
   Result<EncodedTile> encode(const TileChange& change) const override {
+    const Search search = change.effort == Effort::kFast ? Search::kNone : Search::kRepeats;
     EncodedTile tile;
     tile.blocks.resize(change.blocks());
     Scratch& buffers = scratch();
@@ -233,9 +234,9 @@ class StepCodec : public Codec {
                       encoded.bits.size());
       payload.resize(kPayloadHeaderBytes);
       store_le(payload.data(), static_cast<uint32_t>(changed));
-      SILT_ASSIGN(const uint32_t token_bytes, append_stream(encoded.tokens, &payload));
+      SILT_ASSIGN(const uint32_t token_bytes, append_stream(encoded.tokens, search, &payload));
       store_le(payload.data() + 4, token_bytes);
-      SILT_ASSIGN(const uint32_t size_bytes, append_stream(encoded.sizes, &payload));
+      SILT_ASSIGN(const uint32_t size_bytes, append_stream(encoded.sizes, search, &payload));
       store_le(payload.data() + 8, size_bytes);
       payload.insert(payload.end(), encoded.bits.begin(), encoded.bits.end());
     }

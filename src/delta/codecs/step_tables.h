@@ -5,14 +5,12 @@
 #include <cstdint>
 #include <span>
 
-#include "delta/kernels/rans.h"
+#include "delta/codecs/frequencies.h"
 #include "delta/kernels/word_steps.h"
 
 namespace siltstone {
 
 // How often each symbol occurs among 1,024. The sum is 1,024; 0: cannot occur.
-inline constexpr unsigned kLog2Total = kRansLog2Total;
-inline constexpr uint32_t kTotal = kRansTotal;
 struct StepTable {
   std::array<uint16_t, kStepSymbols> of{};
   bool operator==(const StepTable&) const = default;
@@ -33,9 +31,5 @@ StepTable scaled_table(const SymbolCounts& counts);
 // What coding the counted symbols with a table takes, in units of 1/256 bit. `word_bits` follow an
 // escape, which stands for the symbols that cannot occur.
 uint64_t coded_cost(const SymbolCounts& counts, const StepTable& table, unsigned word_bits);
-
-// For decoding: what each of the 1,024 slots says (kernels/rans.h).
-using SlotTable = std::array<uint32_t, kTotal>;
-void fill_slots(const StepTable& table, SlotTable* slots);
 
 }  // namespace siltstone

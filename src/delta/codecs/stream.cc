@@ -1,12 +1,17 @@
 #include "delta/codecs/stream.h"
 
+// For ZSTD_c_literalCompressionMode, without which the fastest levels do not code literals at all.
+// A zstd that does not know it refuses it, and streams are stored by the other parameters then.
+#define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "base/try.h"
+#include "delta/codecs/guess.h"
 
 namespace siltstone {
 namespace {
@@ -14,8 +19,11 @@ namespace {
 // Streams hold hardly any repeats, only skewed bytes: matches shorter than seven bytes cost more
 // than they save, and a small table of candidates stays in the first-level cache. Measured on
 // training deltas, this is smaller and faster than every plain level.
-constexpr std::pair<ZSTD_cParameter, int> kParameters[] = {
+constexpr std::pair<ZSTD_cParameter, int> kRepeats[] = {
     {ZSTD_c_compressionLevel, 1}, {ZSTD_c_minMatch, 7}, {ZSTD_c_hashLog, 10}};
+// Huffman codes of all bytes and hardly any search.
+constexpr std::pair<ZSTD_cParameter, int> kFrequencies[] = {
+    {ZSTD_c_compressionLevel, -1000}, {ZSTD_c_literalCompressionMode, ZSTD_ps_enable}};
 constexpr uint64_t kMaxWindowBytes = uint64_t{1} << 24;
 
 struct FreeContext {
@@ -24,14 +32,24 @@ struct FreeContext {
 };
 
 // Parameters stay with a context.
-ZSTD_CCtx* compressor() {
-  thread_local const std::unique_ptr<ZSTD_CCtx, FreeContext> context([] {
-    ZSTD_CCtx* made = ZSTD_createCCtx();
-    for (const auto& [parameter, value] : kParameters)
-      if (made != nullptr) ZSTD_CCtx_setParameter(made, parameter, value);
-    return made;
-  }());
-  return context.get();
+ZSTD_CCtx* make_compressor(std::span<const std::pair<ZSTD_cParameter, int>> parameters) {
+  ZSTD_CCtx* made = ZSTD_createCCtx();
+  for (const auto& [parameter, value] : parameters) {
+    if (made == nullptr || ZSTD_isError(ZSTD_CCtx_setParameter(made, parameter, value)) == 0) {
+      continue;
+    }
+    ZSTD_freeCCtx(made);
+    return nullptr;
+  }
+  return made;
+}
+
+ZSTD_CCtx* compressor(Search search) {
+  using Context = std::unique_ptr<ZSTD_CCtx, FreeContext>;
+  thread_local const Context repeats(make_compressor(kRepeats));
+  thread_local const Context frequencies(make_compressor(kFrequencies));
+  return search == Search::kFrequencies && frequencies != nullptr ? frequencies.get()
+                                                                  : repeats.get();
 }
 
 ZSTD_DCtx* decompressor() {
@@ -85,21 +103,25 @@ Status check_frame(ByteSpan frame, uint64_t content_bytes, const char* what) {
 
 }  // namespace
 
-Result<uint32_t> append_stream(ByteSpan bytes, std::vector<std::byte>* out) {
+Result<uint32_t> append_stream(ByteSpan bytes, Search search, std::vector<std::byte>* out) {
   const size_t start = out->size();
-  ZSTD_CCtx* context = compressor();
-  if (context == nullptr) return Error{Code::kInternal, "zstd gave no compression context"};
-  // Room for one byte less than plain: zstd gives up as soon as it cannot win.
-  const size_t room = bytes.empty() ? 0 : bytes.size() - 1;
-  out->resize(start + bytes.size());
-  const size_t stored =
-      ZSTD_compress2(context, out->data() + start, room, bytes.data(), bytes.size());
-  if (ZSTD_isError(stored)) {
-    if (!bytes.empty()) std::memcpy(out->data() + start, bytes.data(), bytes.size());
-    return static_cast<uint32_t>(bytes.size());
+  const bool hopeless = bytes.empty() || search == Search::kNone ||
+                        (search == Search::kFrequencies && looks_random(bytes));
+  if (!hopeless) {
+    ZSTD_CCtx* context = compressor(search);
+    if (context == nullptr) return Error{Code::kInternal, "zstd gave no compression context"};
+    // Room for one byte less than plain: zstd gives up as soon as it cannot win.
+    out->resize(start + bytes.size() - 1);
+    const size_t stored =
+        ZSTD_compress2(context, out->data() + start, bytes.size() - 1, bytes.data(), bytes.size());
+    if (ZSTD_isError(stored) == 0) {
+      out->resize(start + stored);
+      return static_cast<uint32_t>(stored);
+    }
+    out->resize(start);
   }
-  out->resize(start + stored);
-  return static_cast<uint32_t>(stored);
+  out->insert(out->end(), bytes.begin(), bytes.end());
+  return static_cast<uint32_t>(bytes.size());
 }
 
 Status read_stream(ByteSpan stored, MutByteSpan out, const char* what) {

@@ -10,9 +10,12 @@
 
 namespace siltstone {
 
+// What to look for: nothing (the stream is stored plain), skewed frequencies, or a few repeats too.
+enum class Search { kNone, kFrequencies, kRepeats };
+
 // Appends the stored form of `bytes` and returns its length: bytes.size() if stored plain, less if
 // it is a zstd frame.
-Result<uint32_t> append_stream(ByteSpan bytes, std::vector<std::byte>* out);
+Result<uint32_t> append_stream(ByteSpan bytes, Search search, std::vector<std::byte>* out);
 
 // Writes the stream's out.size() bytes. A frame must be one zstd frame that fills `stored`, states
 // its content size, has no content checksum and no dictionary, and a window of at most 2^24 bytes.

@@ -7,11 +7,8 @@ namespace siltstone {
 namespace {
 
 const auto& table() {
-  static const std::array<const Codec*, 4> codecs = {
-      &raw_codec(),
-      &step_codec(),
-      &dense_codec(),
-      &class_codec(),
+  static const std::array<const Codec*, 5> codecs = {
+      &raw_codec(), &step_codec(), &dense_codec(), &class_codec(), &dense_delta_codec(),
   };
   return codecs;
 }

@@ -122,7 +122,7 @@ TEST(ClassKernels, DecodeSymbolsAlike) {
   constexpr size_t kTables = 16;
   std::vector<SlotTable> slots(kTables);
   for (size_t t = 0; t < kTables; ++t) {
-    fill_slots(standard_table(static_cast<unsigned>(random() % kStandardTables)), &slots[t]);
+    fill_slots(standard_table(static_cast<unsigned>(random() % kStandardTables)).of, &slots[t]);
   }
   const Kernels& scalar = *runnable_kernels().front();
   for (unsigned log2_lanes = 2; log2_lanes <= 5; ++log2_lanes) {
