@@ -92,6 +92,7 @@ class Codec {
   virtual bool fast() const { return true; }
   // A cheap guess of the encoded size in bytes: only codecs near the smallest guess are tried.
   virtual uint64_t estimate_bytes(const TileChange& change) const = 0;
+  // kUnsupported: it does not code words of this dtype; another codec has to.
   virtual Result<EncodedTile> encode(const TileChange& change) const = 0;
   // `code` must outlive the decoder.
   virtual Result<std::unique_ptr<BlockDecoder>> decoder(const TileCode& code) const = 0;

@@ -13,7 +13,8 @@ import unittest
 from pathlib import Path
 
 PROGRAM = os.environ["SILTSTONE"]
-VERBS = ["init", "publish", "log", "show", "diff", "checkout", "pull", "verify", "tag", "branch"]
+VERBS = ["init", "publish", "log", "show", "diff", "checkout", "pull", "verify", "tag", "branch",
+         "bench"]
 
 
 class Verbs(unittest.TestCase):
@@ -118,6 +119,41 @@ class Verbs(unittest.TestCase):
         self.fails(4, "checkout", self.bucket, "main@1", self.work / "out", says="SHA-256")
         self.assertFalse((self.work / "out").exists())
         self.ok("checkout", self.bucket, "main@0", self.work / "out")
+
+    def test_bench(self):
+        old, new = self.folder("old"), self.folder("new")
+        text = self.ok("bench", old, new, "--rounds", "1")
+        self.assertIn("elements changed", text)
+        self.assertRegex(text, r"(?m)^step +[\d,]+ ")
+        self.assertIn("automatic chose", text)
+        report = self.json("bench", old / "model.safetensors", new)
+        self.assertEqual((report["tensors"], report["dense_bytes"], report["elements"], report["rounds"]),
+                         (1, 40000, 20000, 3))
+        self.assertEqual(report["changed_elements"], self.json("diff", old, new)["changed_elements"])
+        rows = {row["codec"]: row for row in report["results"]}
+        self.assertLessEqual({"raw", "step", "dense", "automatic"}, set(rows))
+        for row in rows.values():
+            self.assertTrue(row["exact"])
+            self.assertAlmostEqual(row["bits_per_changed_element"],
+                                   8 * row["section_bytes"] / report["changed_elements"])
+            self.assertAlmostEqual(row["fraction_of_dense"], row["section_bytes"] / 40000)
+        self.assertEqual(rows["automatic"]["section_bytes"], min(row["section_bytes"] for row in rows.values()))
+        some = self.json("bench", old, new, "--codec", "raw", "--codec", "automatic", "--tensor", "w*")
+        self.assertEqual([row["codec"] for row in some["results"]], ["raw", "automatic"])
+        self.assertEqual(some["results"][0]["section_bytes"], rows["raw"]["section_bytes"])
+        same = self.json("bench", old, old, "--rounds", "1")
+        self.assertEqual({row["section_bytes"] for row in same["results"]}, {0})
+
+    def test_bench_refuses(self):
+        old, new = self.folder("old"), self.folder("new")
+        self.fails(2, "bench", old)
+        self.fails(2, "bench", old, new, "--codec", "nonesuch", says="there is no codec 'nonesuch'")
+        self.fails(2, "bench", old, new, "--rounds", "0")
+        self.fails(2, "bench", old, new, "--tensor", "v*", says="no tensor matches")
+        self.fails(3, "bench", old, self.work / "nothing", says="nothing")
+        weights = new / "model.safetensors"
+        weights.write_bytes(weights.read_bytes().replace(b"[200, 100]", b"[100, 200]"))
+        self.fails(2, "bench", old, new, says="no tensor has the same")
 
     @unittest.skipUnless(os.getuid() == 0, "needs root to become somebody without rights")
     def test_permission(self):
