@@ -303,9 +303,9 @@ Result<CodecComparison> compare_codecs(const Checkpoint& from, const Checkpoint&
   for (const std::string& name : options.codecs) {
     codecs.push_back(name == kAutomatic ? nullptr : find_codec(name));
     if (codecs.back() != nullptr || name == kAutomatic) continue;
-    std::string names = kAutomatic;
-    for (const Codec* codec : all_codecs()) names += ", " + std::string(codec->name());
-    return Error{Code::kInvalidArgument, "there is no codec '" + name + "'; there are " + names};
+    std::string problem = "there is no codec '" + name + "'; there are ";
+    for (const Codec* codec : all_codecs()) problem += std::string(codec->name()) + ", ";
+    return Error{Code::kInvalidArgument, problem + "and " + kAutomatic};
   }
   if (codecs.empty()) {
     codecs.assign(all_codecs().begin(), all_codecs().end());
