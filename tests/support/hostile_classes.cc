@@ -10,7 +10,7 @@ class BitString {
   BitString& put(uint64_t value, unsigned count) {
     for (unsigned i = 0; i < count; ++i, ++size_) {
       if (size_ % 8 == 0) bytes_.push_back(std::byte{0});
-      if ((value >> i & 1) != 0) bytes_.back() |= std::byte{1} << (size_ % 8);
+      if (i < 64 && (value >> i & 1) != 0) bytes_.back() |= std::byte{1} << (size_ % 8);
     }
     return *this;
   }
