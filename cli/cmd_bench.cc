@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "siltstone/checkpoint.h"
+#include "siltstone/codec.h"
 #include "verbs.h"
 
 namespace siltstone::cli {
@@ -26,7 +27,7 @@ double speed(const CodecComparison& report, double seconds) {
 Json to_json(const CodecComparison& report, const CodecResult& result) {
   Json by_codec = Json::object();
   for (const auto& [name, sections] : result.sections_by_codec) by_codec[name] = sections;
-  return {{"codec", result.codec},
+  return {{"name", result.name},
           {"section_bytes", result.section_bytes},
           {"sections", result.sections},
           {"sections_by_codec", std::move(by_codec)},
@@ -42,7 +43,7 @@ Json to_json(const CodecComparison& report, const CodecResult& result) {
 
 void say_row(const Common& common, const std::string (&cells)[6]) {
   char line[160];
-  std::snprintf(line, sizeof line, "%-10s %15s %12s %10s %12s %12s", cells[0].c_str(),
+  std::snprintf(line, sizeof line, "%-11s %15s %12s %10s %12s %12s", cells[0].c_str(),
                 cells[1].c_str(), cells[2].c_str(), cells[3].c_str(), cells[4].c_str(),
                 cells[5].c_str());
   say(common, line);
@@ -58,7 +59,7 @@ void say_table(const Common& common, const CodecComparison& report, unsigned rou
     const bool any = report.changed_elements != 0;
     const double bits = 8 * ratio(result.section_bytes, report.changed_elements);
     say_row(common,
-            {result.codec, format_count(result.section_bytes), any ? format_fixed(bits, 3) : "-",
+            {result.name, format_count(result.section_bytes), any ? format_fixed(bits, 3) : "-",
              format_fixed(ratio(result.section_bytes, report.dense_bytes), 5),
              format_fixed(speed(report, result.encode_seconds), 2),
              format_fixed(speed(report, result.decode_seconds), 2)});
@@ -66,15 +67,14 @@ void say_table(const Common& common, const CodecComparison& report, unsigned rou
   say(common, "every result exact; dense bytes per second of one core, medians of " +
                   std::to_string(rounds) + (rounds == 1 ? " round" : " rounds"));
   for (const CodecResult& result : report.results) {
-    if (result.codec == kAutomatic && !result.sections_by_codec.empty()) {
-      std::string line = "automatic chose";
-      const char* comma = " ";
-      for (const auto& [name, sections] : result.sections_by_codec) {
-        line += comma + name + " for " + format_count(sections);
-        comma = ", ";
-      }
-      say(common, line + (result.sections == 1 ? " section" : " sections"));
+    if (find_codec(result.name) != nullptr || result.sections == 0) continue;
+    std::string line = "effort " + result.name + " chose";
+    const char* comma = " ";
+    for (const auto& [name, sections] : result.sections_by_codec) {
+      line += comma + name + " for " + format_count(sections);
+      comma = ", ";
     }
+    say(common, line + (result.sections == 1 ? " section" : " sections"));
   }
 }
 
@@ -95,9 +95,9 @@ Status run(const Common& common, const Arguments& arguments) {
     note(common, "left out " + name + ": not the same in name, dtype and shape on both sides");
   for (const CodecResult& result : report->results) {
     if (result.refused_tensors == 0) continue;
-    note(common, result.codec + " does not code the words of " +
+    note(common, result.name + " does not code the words of " +
                      format_count(result.refused_tensors) +
-                     " tensors; its row has them as automatic does");
+                     " tensors; its row has them as effort default codes them");
   }
   say_table(common, *report, options.rounds);
   Json results = Json::array();
@@ -124,7 +124,7 @@ void add_bench(CLI::App& app, Context& context) {
       ->required();
   verb->add_option("NEW", arguments->to, "What came after it")->required();
   verb->add_option("--codec", options.codecs,
-                   "Only this one; may be given again; 'automatic' is the smallest per tile")
+                   "Only this codec or effort (see publish --effort); may be given again")
       ->allow_extra_args(false);
   verb->add_option("--rounds", options.rounds, "Times are medians of N rounds (default: 3)")
       ->check(CLI::Range(1, 1000));

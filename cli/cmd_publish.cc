@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "siltstone/checkpoint.h"
 #include "verbs.h"
 
@@ -90,7 +92,16 @@ void add_publish(CLI::App& app, Context& context) {
   verb->add_option("-m,--message", options.message, "Text kept with the version");
   verb->add_option("--step", options.step, "The trainer's own step number, kept with the version");
   verb->add_option("--parent", options.parent, "Refuse unless VERSION is the branch's head");
-  verb->add_option("--codec", options.codec, "Force one codec (default: the smallest per tile)");
+  verb->add_option("--codec", options.codec, "Force one codec (default: chosen per tile)");
+  verb->add_option_function<std::string>(
+      "--effort",
+      [&options](const std::string& name) {
+        const auto found = std::ranges::find(kEfforts, name, effort_name);
+        if (found == kEfforts.end())
+          throw CLI::ValidationError("--effort", "'" + name + "' is not fast, default or max");
+        options.effort = *found;
+      },
+      "What smaller deltas may cost: fast, default or max (see 'siltstone bench')");
   verb->add_option("--cache", arguments->cache,
                    "Folder of the base cache (default: $SILTSTONE_CACHE or ~/.cache/siltstone)");
   verb->add_flag("--no-cache", arguments->no_cache, "Read the previous version from the bucket");

@@ -31,6 +31,7 @@ from tables import Row
 HERE = Path(__file__).resolve().parent
 LARGE = 512 << 20
 MODULES = ("torch", "numpy", "zstandard")
+EFFORTS = ("fast", "default", "max")
 OURS = "siltstone"
 
 
@@ -92,12 +93,14 @@ class Ours:
         done = commands.run([self.program, "bench", old, new, "--json", "--quiet", *options])
         return json.loads(done.output), done.mebibytes
 
+    @staticmethod
+    def title(name):
+        return f"Siltstone effort {name}" if name in EFFORTS else f"Siltstone `{name}`"
+
     def rows(self):
         old = self.pairs[0][0]
         report, self.loaded = self.bench(old, old, "--rounds", 1)
-        names = [result["codec"] for result in report["results"]]
-        return [Row(f"{OURS}-{name}", f"Siltstone {name}" if name == "automatic" else f"Siltstone `{name}`")
-                for name in names]
+        return [Row(f"{OURS}-{result['name']}", self.title(result["name"])) for result in report["results"]]
 
     def measure(self, row):
         """Returns the facts of the pairs."""

@@ -171,7 +171,7 @@ class Ours(Folder):
         text = document.read_text()
         self.assertIn("2 pairs of 0.0 MiB in 1 tensors; 2 words changed per pair", text)
         self.assertEqual(text.count("Siltstone `raw`"), 1)
-        self.assertEqual(text.count("Siltstone automatic"), 1)
+        self.assertEqual(text.count("Siltstone effort default"), 1)
         self.assertNotIn("dense`", text)
 
     def test_a_program_that_fails_says_why(self):

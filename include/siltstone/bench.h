@@ -16,22 +16,21 @@
 
 namespace siltstone {
 
-// Stands for no codec: for each section the one whose result is smallest, as publish chooses.
-inline constexpr const char* kAutomatic = "automatic";
-
 struct CompareCodecsOptions {
-  std::vector<std::string> codecs;  // names, kAutomatic among them; empty: every one
+  // Names of codecs, and of efforts: a codec chosen per section, as publish does with that effort.
+  // Empty: all of both.
+  std::vector<std::string> codecs;
   std::string tensors;              // a shell pattern their names match; empty: all
   unsigned rounds = 3;              // times are medians of so many; at least 1
   Progress progress;
 };
 
 struct CodecResult {
-  std::string codec;
+  std::string name;            // of a codec or an effort
   uint64_t section_bytes = 0;  // of whole sections, headers included
   uint64_t sections = 0;
   // Which codecs the sections have. Of a codec that does not code some tensor's words, these
-  // sections are coded as kAutomatic does, and `refused_tensors` counts such tensors.
+  // sections are coded with the default effort, and `refused_tensors` counts such tensors.
   std::vector<std::pair<std::string, uint64_t>> sections_by_codec;
   uint64_t refused_tensors = 0;
   double encode_seconds = 0;  // finding the changes included; digests are not
@@ -43,7 +42,7 @@ struct CodecComparison {
   uint64_t dense_bytes = 0;
   uint64_t elements = 0;
   uint64_t changed_elements = 0;
-  std::vector<CodecResult> results;   // in order of CompareCodecsOptions::codecs, or of the table
+  std::vector<CodecResult> results;   // in order of CompareCodecsOptions::codecs
   std::vector<std::string> left_out;  // names of tensors that match, but not the other's
 };
 

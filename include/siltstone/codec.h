@@ -10,6 +10,7 @@
 // the input's own size does not bound.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -29,12 +30,17 @@ enum class Need : uint8_t {
   kAllWords = 2,      // every old word of the tile
 };
 
-// What an encoder may spend on making sections small.
+// What an encoder may spend on making sections small. Whatever it is, no section is larger than
+// codec raw makes it.
 enum class Effort : uint8_t {
   kFast,     // little more than finding the changes: gaps, plain or nearly so
   kDefault,  // the codec that a sample says is the smallest
   kMax,      // the smallest of all codecs that might be
 };
+inline constexpr std::array kEfforts = {Effort::kFast, Effort::kDefault, Effort::kMax};
+
+// "fast", "default" and "max".
+std::string_view effort_name(Effort effort);
 
 // Elements a change list counts from: positions are 16-bit offsets inside a run.
 inline constexpr uint64_t kRunElements = 65536;

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "siltstone/checkpoint.h"
+#include "siltstone/codec.h"
 #include "siltstone/result.h"
 #include "siltstone/store.h"
 #include "siltstone/version.h"
@@ -68,6 +69,7 @@ struct PublishOptions {
   unsigned threads = 0;                       // 0: every CPU the process may use
   uint64_t memory_bytes = uint64_t{1} << 30;  // bound of buffers, whatever the model's size
   std::string codec;                          // force one codec by name; empty: the smallest
+  Effort effort = Effort::kDefault;           // what choosing and coding may spend
   RetainedBase* retained = nullptr;           // else the base cache on disk, else the bucket
   std::filesystem::path cache;                // base cache; empty: no cache
   Progress progress;

@@ -242,8 +242,8 @@ Status try_codec(const Codec& codec, const TileChange& change, Encoded* best) {
 
 constexpr uint64_t kSmallTileElements = uint64_t{1} << 17;
 
-// Tries the codecs whose guess is near the lowest, and raw, whose guess is exact, wherever the
-// guesses of the others promised too much.
+// Tries the codecs whose guess is near the lowest, and raw, whose guess is never too much, wherever
+// the guesses of the others promised too much.
 Result<Encoded> smallest(const TileChange& change) {
   std::vector<std::pair<uint64_t, const Codec*>> guesses;
   for (const Codec* codec : all_codecs()) {
@@ -260,7 +260,7 @@ Result<Encoded> smallest(const TileChange& change) {
   for (const auto& [guess, codec] : guesses)
     if (guess <= near) SILT_TRY(try_codec(*codec, change, &best));
   const auto& [raw_bytes, raw] = guesses.front();
-  if (best.bytes > raw_bytes + kMaxSectionHeaderBytes) SILT_TRY(try_codec(*raw, change, &best));
+  if (best.bytes > raw_bytes) SILT_TRY(try_codec(*raw, change, &best));
   return best;
 }
 

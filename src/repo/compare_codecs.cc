@@ -46,7 +46,7 @@ struct Piece {
 
 // One row of the comparison.
 struct Subject {
-  const Codec* codec = nullptr;  // nullptr: automatic
+  Coding coding;
   CodecResult result;
   std::vector<double> encode_seconds;  // per round
   std::vector<double> decode_seconds;
@@ -60,7 +60,7 @@ class Comparison {
       : from_(from), to_(to), options_(options) {}
 
   Status plan();
-  Result<CodecComparison> run(const std::vector<const Codec*>& codecs);
+  Result<CodecComparison> run(const std::vector<Coding>& codings);
 
  private:
   struct Placed {
@@ -162,8 +162,9 @@ Status Comparison::load(size_t first) {
 
 Status Comparison::append(Subject* subject, const Piece& piece, const TileChange& change,
                           std::vector<std::byte>* out) {
-  Status done = append_section(change, piece.tile, {}, {}, subject->codec, out);
-  if (done || subject->codec == nullptr || done.error().code != Code::kUnsupported)
+  const Codec* codec = subject->coding.codec;
+  Status done = append_section(change, piece.tile, {}, {}, codec, out);
+  if (done || codec == nullptr || done.error().code != Code::kUnsupported)
     return std::move(done).in("tensor '" + piece.info->name + "'");
   subject->refused.insert(piece.info);
   return append_section(change, piece.tile, {}, {}, nullptr, out);
@@ -189,6 +190,7 @@ Status Comparison::encode(Subject* subject) {
     change.run_ends = changes_.run_ends();
     change.changed_words = changes_.words();
     change.replaced_words = changes_.replaced_words();
+    change.effort = subject->coding.effort;
     SILT_TRY(append(subject, piece, change, &sections_[i]));
   }
   return {};
@@ -199,7 +201,7 @@ Status Comparison::decode(Subject* subject) {
     if (sections_[i].empty()) continue;
     const auto& [piece, at] = batch_[i];
     const std::string where =
-        "codec '" + subject->result.codec + "', tensor '" + piece.info->name + "'";
+        "codec '" + subject->result.name + "', tensor '" + piece.info->name + "'";
     const MutByteSpan words = MutByteSpan(live_).subspan(at, piece.length_bytes);
     SILT_ASSIGN(const Section section,
                 Section::open(sections_[i], word_matrix(*piece.info), piece.info->dtype).in(where));
@@ -225,7 +227,7 @@ Status Comparison::check(Subject* subject, bool count) {
   for (size_t i = 0; i < batch_.size(); ++i) {
     const auto& [piece, at] = batch_[i];
     if (std::memcmp(live_.data() + at, new_.data() + at, piece.length_bytes) != 0)
-      return Error{Code::kInternal, "codec '" + subject->result.codec + "', tensor '" +
+      return Error{Code::kInternal, "codec '" + subject->result.name + "', tensor '" +
                                         piece.info->name + "': decoded to other words"};
     if (!count || sections_[i].empty()) continue;
     SILT_ASSIGN(const SectionHeader header, parse_section_header(sections_[i]));
@@ -261,12 +263,12 @@ void Comparison::finish(Subject* subject) {
   report_.results.push_back(std::move(result));
 }
 
-Result<CodecComparison> Comparison::run(const std::vector<const Codec*>& codecs) {
+Result<CodecComparison> Comparison::run(const std::vector<Coding>& codings) {
   std::vector<Subject> subjects;
-  for (const Codec* codec : codecs) {
+  for (const Coding& coding : codings) {
     Subject subject;
-    subject.codec = codec;
-    subject.result.codec = codec == nullptr ? kAutomatic : codec->name();
+    subject.coding = coding;
+    subject.result.name = coding.name;
     subject.encode_seconds.resize(options_.rounds);
     subject.decode_seconds.resize(options_.rounds);
     subjects.push_back(std::move(subject));
@@ -288,30 +290,32 @@ Result<CodecComparison> Comparison::run(const std::vector<const Codec*>& codecs)
 }  // namespace
 
 Result<CodecComparison> compare_codecs(const Checkpoint& from, const Checkpoint& to,
-                                       const std::vector<const Codec*>& codecs,
+                                       const std::vector<Coding>& codings,
                                        const CompareCodecsOptions& options) {
   if (options.rounds == 0)
     return Error{Code::kInvalidArgument, "a comparison takes at least one round"};
   Comparison comparison(from, to, options);
   SILT_TRY(comparison.plan());
-  return comparison.run(codecs);
+  return comparison.run(codings);
 }
 
 Result<CodecComparison> compare_codecs(const Checkpoint& from, const Checkpoint& to,
                                        const CompareCodecsOptions& options) {
-  std::vector<const Codec*> codecs;
+  std::vector<Coding> all;
+  for (const Codec* codec : all_codecs()) all.push_back({codec->name(), codec});
+  for (const Effort effort : kEfforts) all.push_back({effort_name(effort), nullptr, effort});
+  if (options.codecs.empty()) return compare_codecs(from, to, all, options);
+  std::vector<Coding> codings;
   for (const std::string& name : options.codecs) {
-    codecs.push_back(name == kAutomatic ? nullptr : find_codec(name));
-    if (codecs.back() != nullptr || name == kAutomatic) continue;
-    std::string problem = "there is no codec '" + name + "'; there are ";
-    for (const Codec* codec : all_codecs()) problem += std::string(codec->name()) + ", ";
-    return Error{Code::kInvalidArgument, problem + "and " + kAutomatic};
+    const auto found = std::ranges::find(all, name, &Coding::name);
+    if (found == all.end()) {
+      std::string problem = "there is no codec or effort '" + name + "'; there are";
+      for (const Coding& coding : all) problem.append(" ").append(coding.name);
+      return Error{Code::kInvalidArgument, std::move(problem)};
+    }
+    codings.push_back(*found);
   }
-  if (codecs.empty()) {
-    codecs.assign(all_codecs().begin(), all_codecs().end());
-    codecs.push_back(nullptr);
-  }
-  return compare_codecs(from, to, codecs, options);
+  return compare_codecs(from, to, codings, options);
 }
 
 }  // namespace siltstone

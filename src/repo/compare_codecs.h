@@ -8,10 +8,17 @@
 
 namespace siltstone {
 
-// `codecs` instead of options.codecs; nullptr is kAutomatic. Sections are decoded by the codec of
-// the table that has their id.
+// How sections are made: by one codec, or by the one that is chosen.
+struct Coding {
+  std::string_view name;
+  const Codec* codec = nullptr;  // null: chosen
+  Effort effort = Effort::kDefault;
+};
+
+// `codings` instead of options.codecs. Sections are decoded by the codec of the table that has
+// their id.
 Result<CodecComparison> compare_codecs(const Checkpoint& from, const Checkpoint& to,
-                                       const std::vector<const Codec*>& codecs,
+                                       const std::vector<Coding>& codings,
                                        const CompareCodecsOptions& options);
 
 }  // namespace siltstone

@@ -194,6 +194,7 @@ Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSp
   tile_change.run_ends = changes.run_ends();
   tile_change.changed_words = changes.words();
   tile_change.replaced_words = changes.replaced_words();
+  tile_change.effort = options_.effort;
   SILT_TRY(
       append_section(tile_change, tile, before, before + change, options_.codec, &out->sections)
           .in("tensor '" + info.name + "'"));

@@ -20,6 +20,7 @@ struct DeltaOptions {
   uint64_t memory_bytes = 0;
   unsigned threads = 0;
   const Codec* codec = nullptr;  // null: the smallest
+  Effort effort = Effort::kDefault;
   Progress progress;
 };
 

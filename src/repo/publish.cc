@@ -169,6 +169,7 @@ Status Publisher::write_delta_from(Base& base) {
   options.memory_bytes = options_.memory_bytes;
   options.threads = options_.threads;
   options.codec = codec_;
+  options.effort = options_.effort;
   options.progress = options_.progress;
   SILT_ASSIGN(DeltaOutcome outcome,
               write_delta(*bucket_.store_, reader, *base.bytes, next_bytes_, options));

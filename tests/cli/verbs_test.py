@@ -125,21 +125,22 @@ class Verbs(unittest.TestCase):
         text = self.ok("bench", old, new, "--rounds", "1")
         self.assertIn("elements changed", text)
         self.assertRegex(text, r"(?m)^step +[\d,]+ ")
-        self.assertIn("automatic chose", text)
+        self.assertIn("effort default chose", text)
         report = self.json("bench", old / "model.safetensors", new)
         self.assertEqual((report["tensors"], report["dense_bytes"], report["elements"], report["rounds"]),
                          (1, 40000, 20000, 3))
         self.assertEqual(report["changed_elements"], self.json("diff", old, new)["changed_elements"])
-        rows = {row["codec"]: row for row in report["results"]}
-        self.assertLessEqual({"raw", "step", "dense", "automatic"}, set(rows))
+        rows = {row["name"]: row for row in report["results"]}
+        self.assertLessEqual({"raw", "step", "dense", "class", "dense_delta", "fast", "default", "max"}, set(rows))
         for row in rows.values():
             self.assertTrue(row["exact"])
             self.assertAlmostEqual(row["bits_per_changed_element"],
                                    8 * row["section_bytes"] / report["changed_elements"])
             self.assertAlmostEqual(row["fraction_of_dense"], row["section_bytes"] / 40000)
-        self.assertEqual(rows["automatic"]["section_bytes"], min(row["section_bytes"] for row in rows.values()))
-        some = self.json("bench", old, new, "--codec", "raw", "--codec", "automatic", "--tensor", "w*")
-        self.assertEqual([row["codec"] for row in some["results"]], ["raw", "automatic"])
+        self.assertEqual(rows["max"]["section_bytes"], min(row["section_bytes"] for row in rows.values()))
+        self.assertLessEqual(rows["fast"]["section_bytes"], rows["raw"]["section_bytes"])
+        some = self.json("bench", old, new, "--codec", "raw", "--codec", "default", "--tensor", "w*")
+        self.assertEqual([row["name"] for row in some["results"]], ["raw", "default"])
         self.assertEqual(some["results"][0]["section_bytes"], rows["raw"]["section_bytes"])
         same = self.json("bench", old, old, "--rounds", "1")
         self.assertEqual({row["section_bytes"] for row in same["results"]}, {0})
@@ -147,7 +148,7 @@ class Verbs(unittest.TestCase):
     def test_bench_refuses(self):
         old, new = self.folder("old"), self.folder("new")
         self.fails(2, "bench", old)
-        self.fails(2, "bench", old, new, "--codec", "nonesuch", says="there is no codec 'nonesuch'")
+        self.fails(2, "bench", old, new, "--codec", "nonesuch", says="there is no codec or effort 'nonesuch'")
         self.fails(2, "bench", old, new, "--rounds", "0")
         self.fails(2, "bench", old, new, "--tensor", "v*", says="no tensor matches")
         self.fails(3, "bench", old, self.work / "nothing", says="nothing")

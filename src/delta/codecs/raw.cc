@@ -49,14 +49,14 @@ class RawCodec : public Codec {
   std::string_view name() const override { return "raw"; }
   Need need() const override { return Need::kNothing; }
 
-  // Exact: append_section relies on it to bound every section.
+  // Never too much: append_section relies on it to bound every section.
   uint64_t estimate_bytes(const TileChange& change) const override {
     const unsigned word_bytes = dtype_info(change.dtype).word_bytes;
     uint64_t bytes = 0;
     for (uint64_t block = 0; block < change.blocks(); ++block) {
       const uint64_t changed = block_changes(change, block).count();
       if (changed != 0)
-        bytes += align_up(kCountBytes + changed * (kPositionBytes + word_bytes), 16);
+        bytes += kCountBytes + changed * (kPositionBytes + word_bytes);
     }
     return bytes;
   }

@@ -21,6 +21,18 @@ const Codec* find_if(Matches matches) {
 
 }  // namespace
 
+std::string_view effort_name(Effort effort) {
+  switch (effort) {
+    case Effort::kFast:
+      return "fast";
+    case Effort::kDefault:
+      return "default";
+    case Effort::kMax:
+      break;
+  }
+  return "max";
+}
+
 std::span<const Codec* const> all_codecs() {
   return table();
 }

@@ -40,8 +40,8 @@ TinyModel stepped(TinyModel from) {
   return from;
 }
 
-// Bytes of the sections of all default tiles; nullptr: the codec that is chosen.
-uint64_t section_bytes(const TinyModel& from, const TinyModel& to, const Codec* codec) {
+// Bytes of the sections of all default tiles.
+uint64_t section_bytes(const TinyModel& from, const TinyModel& to, const Coding& coding) {
   uint64_t total = 0;
   for (size_t t = 0; t < from.tensors.size(); ++t) {
     const TinyModel::Tensor& tensor = to.tensors[t];
@@ -58,7 +58,9 @@ uint64_t section_bytes(const TinyModel& from, const TinyModel& to, const Codec* 
                                words(tensor.bytes));
       if (change.positions.empty()) continue;
       std::vector<std::byte> section;
-      EXPECT_TRUE(append_section(change.view(), tile, {}, {}, codec, &section));
+      TileChange view = change.view();
+      view.effort = coding.effort;
+      EXPECT_TRUE(append_section(view, tile, {}, {}, coding.codec, &section));
       total += section.size();
     }
   }
@@ -102,18 +104,19 @@ TEST(CompareCodecs, SizesAreThoseOfTheSections) {
   ASSERT_TRUE(plain);
   EXPECT_EQ(report->changed_elements, plain->changed_elements);
   EXPECT_EQ(report->elements, plain->total_elements);
-  ASSERT_EQ(report->results.size(), all_codecs().size() + 1);
-  EXPECT_EQ(report->results.back().codec, kAutomatic);
+  ASSERT_EQ(report->results.size(), all_codecs().size() + kEfforts.size());
   for (const CodecResult& result : report->results) {
-    SCOPED_TRACE(result.codec);
-    const Codec* codec = result.codec == kAutomatic ? nullptr : find_codec(result.codec);
-    EXPECT_EQ(result.section_bytes, section_bytes(from, to, codec));
+    SCOPED_TRACE(result.name);
+    Coding coding{result.name, find_codec(result.name)};
+    for (const Effort effort : kEfforts)
+      if (effort_name(effort) == result.name) coding.effort = effort;
+    EXPECT_EQ(result.section_bytes, section_bytes(from, to, coding));
     EXPECT_GT(result.encode_seconds, 0);
     EXPECT_GT(result.decode_seconds, 0);
     EXPECT_EQ(result.refused_tensors, 0U);
     uint64_t sections = 0;
     for (const auto& [name, count] : result.sections_by_codec) {
-      EXPECT_TRUE(codec == nullptr || name == result.codec);
+      EXPECT_TRUE(coding.codec == nullptr || name == result.name);
       sections += count;
     }
     EXPECT_EQ(sections, result.sections);
@@ -126,16 +129,16 @@ TEST(CompareCodecs, TakesTheTensorsAndCodecsItIsTold) {
   to.tensors.erase(to.tensors.begin());
   to.tensors.back().shape = {10, 10};
   CompareCodecsOptions options;
-  options.codecs = {"step", kAutomatic, "raw"};
+  options.codecs = {"step", "max", "raw"};
   options.tensors = "[!x]*";
   const auto report = compare_codecs(*from.checkpoint(), *to.checkpoint(), options);
   ASSERT_TRUE(report) << report.error().message;
   EXPECT_EQ(report->left_out, (std::vector<std::string>{"bias", "y.same"}));
   EXPECT_EQ(report->tensors, 3U);
   ASSERT_EQ(report->results.size(), 3U);
-  EXPECT_EQ(report->results[0].codec, "step");
-  EXPECT_EQ(report->results[1].codec, kAutomatic);
-  EXPECT_EQ(report->results[2].codec, "raw");
+  EXPECT_EQ(report->results[0].name, "step");
+  EXPECT_EQ(report->results[1].name, "max");
+  EXPECT_EQ(report->results[2].name, "raw");
 }
 
 TEST(CompareCodecs, EqualCheckpointsTakeNoSections) {
@@ -178,16 +181,16 @@ TEST(CompareCodecs, CodesWhatACodecRefusesAsAutomaticDoes) {
   const TinyModel from;
   const TinyModel to = stepped(from);
   const Picky picky;
-  const auto compare = [&](const std::vector<const Codec*>& codecs, std::string tensors) {
+  const auto compare = [&](const Coding& coding, std::string tensors) {
     CompareCodecsOptions options;
     options.tensors = std::move(tensors);
-    return (*compare_codecs(*from.checkpoint(), *to.checkpoint(), codecs, options)).results[0];
+    return (*compare_codecs(*from.checkpoint(), *to.checkpoint(), {coding}, options)).results[0];
   };
-  const CodecResult mixed = compare({&picky}, "");
+  const CodecResult mixed = compare({"picky", &picky}, "");
   EXPECT_EQ(mixed.refused_tensors, 3U);
   EXPECT_EQ(mixed.sections, 4U);
-  EXPECT_EQ(mixed.section_bytes, compare({find_codec("raw")}, "weight").section_bytes +
-                                     compare({nullptr}, "[!w]*").section_bytes);
+  EXPECT_EQ(mixed.section_bytes, compare({"raw", find_codec("raw")}, "weight").section_bytes +
+                                     compare({"default"}, "[!w]*").section_bytes);
 }
 
 TEST(CompareCodecs, NoticesWhatIsNotExact) {
@@ -204,7 +207,7 @@ TEST(CompareCodecs, NoticesWhatIsNotExact) {
   const TinyModel from;
   const TinyModel to = stepped(from);
   const Forgetful forgetful;
-  const auto report = compare_codecs(*from.checkpoint(), *to.checkpoint(), {&forgetful}, {});
+  const auto report = compare_codecs(*from.checkpoint(), *to.checkpoint(), {{"disguised", &forgetful}}, {});
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().code, Code::kInternal);
   EXPECT_NE(report.error().message.find("disguised"), std::string::npos);
