@@ -89,9 +89,9 @@ class DenseCodec : public Codec {
     return with_word_type(dtype_info(change.dtype).word_bytes, [&](auto word) {
       using W = decltype(word);
       const Coding<W> coding(dtype_info(change.dtype).order);
-      return guess_plane_bytes(change, [&](uint64_t element) {
-        return uint64_t{coding.code(load_le<W>(change.old_words.data() + element * sizeof(W)),
-                                    load_le<W>(change.new_words.data() + element * sizeof(W)))};
+      return guess_plane_bytes(change, [&](uint64_t begin, uint64_t n, std::byte* planes) {
+        split_planes<W>(coding, change.old_words.data() + begin * sizeof(W),
+                        change.new_words.data() + begin * sizeof(W), n, planes);
       });
     });
   }

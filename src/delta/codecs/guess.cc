@@ -6,17 +6,16 @@
 
 #include "base/bytes.h"
 #include "delta/codecs/block_view.h"
-#include "delta/codecs/class_layout.h"
+#include "delta/codecs/class_record.h"
 #include "delta/kernels/word_steps.h"
 
 namespace siltstone {
 namespace {
 
-constexpr uint64_t kSamples = 4096;         // elements or changes looked at
-constexpr uint64_t kStretch = 64;           // neighbouring ones taken together
-constexpr uint64_t kStreamHeadBytes = 40;   // frame header and entropy table of one zstd stream
-constexpr uint64_t kClassSamples = 65'536;  // elements: of most exponents only some change
-constexpr uint64_t kClassStretch = 8192;
+constexpr uint64_t kSamples = 4096;        // elements or changes looked at
+constexpr uint64_t kStretch = 64;          // neighbouring ones taken together
+constexpr uint64_t kStreamHeadBytes = 40;  // frame header and entropy table of one zstd stream
+constexpr uint64_t kLeastSamples = 4;      // of an exponent, to judge it by
 constexpr uint64_t kClassParamsBytes = 12;
 constexpr uint64_t kClassBlockBytes = 40;  // head and states
 constexpr unsigned kFraction = 8;          // logarithms carry this many fractional bits
@@ -30,33 +29,37 @@ uint64_t log2_fixed(uint64_t value) {
 }
 
 // Bits (in units of 2^-kFraction) that an order-0 coder needs for the counted symbols.
-template <size_t N>
-uint64_t entropy_fixed(const std::array<uint32_t, N>& counts) {
+template <class Count, size_t N>
+uint64_t entropy_fixed(const std::array<Count, N>& counts) {
   uint64_t total = 0;
-  for (const uint32_t count : counts) total += count;
+  for (const Count count : counts) total += count;
   if (total == 0) return 0;
   const uint64_t log_total = log2_fixed(total);
   uint64_t bits = 0;
-  for (const uint32_t count : counts)
+  for (const Count count : counts)
     if (count != 0) bits += count * (log_total - log2_fixed(count));
   return bits;
 }
 
-// Calls visit(index) for about `samples` of `count` things, in stretches spread evenly.
+// Calls visit(begin, n) for stretches of `count` things, spread evenly, kSamples in all or a few
+// more or less. Returns how many there were.
 template <class Visit>
-uint64_t sample(uint64_t count, uint64_t samples, uint64_t stretch, Visit visit) {
-  const uint64_t stretches = std::min(ceil_div(count, stretch), samples / stretch);
+uint64_t sample_stretches(uint64_t count, Visit visit) {
+  const uint64_t stretches = std::min(ceil_div(count, kStretch), kSamples / kStretch);
   uint64_t visited = 0;
   for (uint64_t i = 0; i < stretches; ++i) {
     const uint64_t begin = count / stretches * i;
-    const uint64_t end = std::min(begin + stretch, count);
-    for (uint64_t at = begin; at < end; ++at, ++visited) visit(at);
+    const uint64_t n = std::min(kStretch, count - begin);
+    visit(begin, n);
+    visited += n;
   }
   return visited;
 }
 template <class Visit>
 uint64_t sample(uint64_t count, Visit visit) {
-  return sample(count, kSamples, kStretch, visit);
+  return sample_stretches(count, [&](uint64_t begin, uint64_t n) {
+    for (uint64_t at = begin; at < begin + n; ++at) visit(at);
+  });
 }
 
 uint64_t scaled(uint64_t bits_fixed, uint64_t sampled, uint64_t count) {
@@ -81,30 +84,47 @@ uint64_t step_bits_fixed(const TileChange& change, uint64_t* sampled) {
   return entropy_fixed(classes) + (raw_bits << kFraction);
 }
 
-// What the sampled words of one exponent do.
-struct ExponentSample {
-  uint64_t seen = 0;
-  uint64_t changed = 0;
-  uint64_t far = 0;       // changed by more than one
-  uint64_t raw_bits = 0;  // behind the symbols
-  SymbolCounts symbols{};
+// What sampled words of some exponents do.
+struct WordsSample {
+  uint64_t seen = 0;     // of the sample of elements
+  uint64_t changed = 0;  // of the sample of changes, as what follows
+  uint64_t far = 0;      // changed by more than one
+  uint64_t raw_bits = 0;
+  std::array<uint64_t, kStepSymbols> symbols{};
+
+  WordsSample& operator+=(const WordsSample& other) {
+    seen += other.seen;
+    changed += other.changed;
+    far += other.far;
+    raw_bits += other.raw_bits;
+    for (size_t s = 0; s < symbols.size(); ++s) symbols[s] += other.symbols[s];
+    return *this;
+  }
+};
+
+// Two samples, because one of the elements would hardly meet a change at low densities.
+struct ExponentSamples {
+  std::vector<WordsSample> of;
+  uint64_t elements = 0;  // in the samples
+  uint64_t changes = 0;
 };
 
 template <class W>
-std::vector<ExponentSample> sample_exponents(const TileChange& change) {
+ExponentSamples sample_exponents(const TileChange& change) {
   const ExponentField field = exponent_field(change.dtype);
   const WordRanks<W> ranks(dtype_info(change.dtype).order);
-  std::vector<ExponentSample> samples(field.exponents);
+  ExponentSamples samples;
+  samples.of.resize(field.exponents);
   const auto load = [](std::span<const std::byte> words, uint64_t i) {
     return load_le<W>(words.data() + i * sizeof(W));
   };
-  sample(change.elements, kClassSamples, kClassStretch, [&](uint64_t element) {
-    const W from = load(change.old_words, element);
-    const auto step = static_cast<W>(ranks.step(from, load(change.new_words, element)));
-    ExponentSample& sample = samples[field.of(from)];
-    ++sample.seen;
-    if (step == 0) return;
+  samples.elements = sample(
+      change.elements, [&](uint64_t i) { ++samples.of[field.of(load(change.old_words, i))].seen; });
+  samples.changes = sample(change.changed(), [&](uint64_t i) {
+    const W from = load(change.replaced_words, i);
+    const auto step = static_cast<W>(ranks.step(from, load(change.changed_words, i)));
     const StepSymbol symbol = step_symbol(step);
+    WordsSample& sample = samples.of[field.of(from)];
     ++sample.changed;
     sample.far += static_cast<W>(step + 1) > 2 ? 1 : 0;
     sample.raw_bits += symbol.raw_bits;
@@ -113,16 +133,66 @@ std::vector<ExponentSample> sample_exponents(const TileChange& change) {
   return samples;
 }
 
-// Gaps and signs, or a symbol for each, whichever is smaller: about what the threshold does.
-uint64_t class_bits_fixed(ExponentSample& sample, unsigned word_bits) {
-  if (sample.changed == 0) return 0;
-  constexpr uint64_t kGapAndSign = 666;  // log2(e), the sign, and what Rice codes lose
-  const uint64_t gaps =
-      sample.changed * (log2_fixed(sample.seen) - log2_fixed(sample.changed) + kGapAndSign) +
-      ((sample.far * (32 + word_bits)) << kFraction);
-  sample.symbols[0] = static_cast<uint32_t>(sample.seen - sample.changed);
-  return std::min(gaps, entropy_fixed(sample.symbols) + (sample.raw_bits << kFraction));
-}
+// What the encoder makes of samples: the threshold, then gaps and signs of each class above it and
+// a symbol for every word below, whose tables depend on how far below.
+class ClassGuess {
+ public:
+  ClassGuess(const TileChange& change, const ExponentSamples& samples)
+      : change_(change), samples_(samples) {}
+
+  uint64_t bits_fixed() const {
+    const size_t threshold = this->threshold();
+    std::array<WordsSample, kEncodedTables> dense{};
+    std::array<WordsSample, kEncodedSparse> sparse{};
+    for (size_t e = 0; e < samples_.of.size(); ++e) {
+      if (e < threshold) {
+        dense[std::min<size_t>(threshold - 1 - e, kEncodedTables - 1)] += samples_.of[e];
+      } else {
+        sparse[std::min<size_t>(e - threshold, kEncodedSparse - 1)] += samples_.of[e];
+      }
+    }
+    uint64_t bits = 0;
+    for (WordsSample& words : dense) bits += symbol_bits_fixed(words);
+    for (const WordsSample& words : sparse) bits += gap_bits_fixed(words);
+    return bits;
+  }
+
+ private:
+  uint64_t seen(const WordsSample& words) const {
+    return words.seen * change_.elements / samples_.elements;
+  }
+  uint64_t changes(uint64_t sampled) const {
+    return sampled * change_.changed() / samples_.changes;
+  }
+
+  size_t threshold() const {
+    for (size_t e = samples_.of.size(); e-- > 0;) {
+      const WordsSample& words = samples_.of[e];
+      if (words.seen >= kLeastSamples && 9 * changes(words.changed) >= seen(words)) return e + 1;
+    }
+    return 0;
+  }
+
+  uint64_t symbol_bits_fixed(WordsSample& words) const {
+    if (words.changed == 0) return 0;
+    for (uint64_t& count : words.symbols) count = changes(count);
+    const uint64_t changed = changes(words.changed);
+    words.symbols[0] = std::max(seen(words), changed) - changed;
+    return entropy_fixed(words.symbols) + (changes(words.raw_bits) << kFraction);
+  }
+
+  uint64_t gap_bits_fixed(const WordsSample& words) const {
+    if (words.changed == 0) return 0;
+    constexpr uint64_t kGapAndSign = 666;  // log2(e), the sign, and what Rice codes lose
+    const uint64_t changed = std::max<uint64_t>(changes(words.changed), 1);
+    const uint64_t log_gap = log2_fixed(std::max(seen(words), changed)) - log2_fixed(changed);
+    const unsigned word_bits = 8 * dtype_info(change_.dtype).word_bytes;
+    return changed * (log_gap + kGapAndSign) + (changes(words.far * (32 + word_bits)) << kFraction);
+  }
+
+  const TileChange& change_;
+  const ExponentSamples& samples_;
+};
 
 }  // namespace
 
@@ -139,33 +209,26 @@ uint64_t guess_step_bytes(const TileChange& change) {
     // unchanged ones log2(e) per change, which fades as nothing is left unchanged.
     constexpr uint64_t kLog2E = 369;  // in units of 2^-kFraction
     const uint64_t elements = block_elements(change.elements, change.log2_block, block);
-    const uint64_t bits = changed * (log2_fixed(elements) - log2_fixed(changed)) +
-                          changed * (elements - changed) / elements * kLog2E;
+    uint64_t bits = changed * (log2_fixed(elements) - log2_fixed(changed)) +
+                    changed * (elements - changed) / elements * kLog2E;
+    // A gap is a byte where no entropy coder follows.
+    if (change.effort == Effort::kFast) bits = std::max(bits, changed << (kFraction + 3));
     bytes += (bits >> kFraction) / 8 + std::min(kStreamHeadBytes, changed);
   }
   return bytes;
 }
 
 uint64_t guess_class_bytes(const TileChange& change) {
-  const unsigned word_bits = 8 * dtype_info(change.dtype).word_bytes;
-  std::vector<ExponentSample> samples = with_word_type(
-      word_bits / 8, [&](auto word) { return sample_exponents<decltype(word)>(change); });
-  uint64_t bits = 0;
-  uint64_t changed = 0;
-  for (ExponentSample& sample : samples) {
-    bits += class_bits_fixed(sample, word_bits);
-    changed += sample.changed;
-  }
-  // A sample that met no change says nothing of where they are.
-  if (changed == 0) return guess_step_bytes(change);
-  uint64_t bytes = scaled(bits, changed, change.changed());
+  const ExponentSamples samples =
+      with_word_type(dtype_info(change.dtype).word_bytes,
+                     [&](auto word) { return sample_exponents<decltype(word)>(change); });
+  uint64_t bytes = (ClassGuess(change, samples).bits_fixed() >> kFraction) / 8;
   for (uint64_t block = 0; block < change.blocks(); ++block)
     bytes += block_changes(change, block).count() != 0 ? kClassBlockBytes : 0;
   return bytes + kClassParamsBytes;
 }
 
-uint64_t guess_plane_bytes(const TileChange& change,
-                           const std::function<uint64_t(uint64_t element)>& code) {
+uint64_t guess_plane_bytes(const TileChange& change, const SplitPlanes& split) {
   const unsigned word_bytes = dtype_info(change.dtype).word_bytes;
   const bool repeats = dtype_info(change.dtype).order != WordOrder::kSignMagnitude;
   uint64_t elements = 0;  // of the blocks that have changes
@@ -176,9 +239,11 @@ uint64_t guess_plane_bytes(const TileChange& change,
     bytes += kStreamHeadBytes * word_bytes;
   }
   std::vector<std::array<uint32_t, 256>> counts(word_bytes);
-  const uint64_t sampled = sample(change.elements, [&](uint64_t element) {
-    const uint64_t coded = code(element);
-    for (unsigned p = 0; p < word_bytes; ++p) ++counts[p][static_cast<uint8_t>(coded >> (8 * p))];
+  std::array<std::byte, 8 * kStretch> planes;
+  const uint64_t sampled = sample_stretches(change.elements, [&](uint64_t begin, uint64_t n) {
+    split(begin, n, planes.data());
+    for (unsigned p = 0; p < word_bytes; ++p)
+      for (uint64_t i = 0; i < n; ++i) ++counts[p][static_cast<uint8_t>(planes[p * n + i])];
   });
   for (const auto& plane : counts) {
     // Huffman codes take at least a bit, less only in parts that hold one byte; repeats, where they

@@ -12,9 +12,10 @@ namespace siltstone {
 uint64_t guess_step_bytes(const TileChange& change);
 uint64_t guess_class_bytes(const TileChange& change);
 
-// For codecs that store `code` of every element, byte plane by byte plane.
-uint64_t guess_plane_bytes(const TileChange& change,
-                           const std::function<uint64_t(uint64_t element)>& code);
+// For codecs that store codes of all elements as byte planes: `split` writes those of `n` elements
+// from `begin` on, plane after plane.
+using SplitPlanes = std::function<void(uint64_t begin, uint64_t n, std::byte* planes)>;
+uint64_t guess_plane_bytes(const TileChange& change, const SplitPlanes& split);
 
 // Whether an order-0 coder would save less than about a bit in eighty.
 bool looks_random(ByteSpan bytes);
