@@ -15,10 +15,6 @@ struct Arguments {
   CompareCodecsOptions options;
 };
 
-double ratio(uint64_t part, uint64_t whole) {
-  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
-}
-
 // Dense bytes in 10^9 per second; 0 if the work was too short to be timed.
 double speed(const CodecComparison& report, double seconds) {
   return seconds > 0 ? static_cast<double>(report.dense_bytes) / 1e9 / seconds : 0;
@@ -53,7 +49,7 @@ void say_table(const Common& common, const CodecComparison& report, unsigned rou
   say(common, format_count(report.tensors) + " tensors, " + format_bytes(report.dense_bytes) +
                   "; " + format_count(report.changed_elements) + " of " +
                   format_count(report.elements) + " elements changed (" +
-                  format_fixed(100 * ratio(report.changed_elements, report.elements), 3) + " %)");
+                  format_percent(report.changed_elements, report.elements) + ")");
   say_row(common, {"codec", "bytes", "bits/change", "of dense", "encode GB/s", "decode GB/s"});
   for (const CodecResult& result : report.results) {
     const bool any = report.changed_elements != 0;

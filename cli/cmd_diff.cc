@@ -24,10 +24,6 @@ Result<DiffReport> diff_versions(const std::string& bucket, const std::string& f
   return (*repository)->diff(*a, *b, options);
 }
 
-double percent(uint64_t part, uint64_t whole) {
-  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
-}
-
 Status run(const Common& common, const std::vector<std::string>& sides) {
   ProgressBar bar(common, "diff");
   const DiffOptions options{common.threads, bar.callback()};
@@ -39,7 +35,7 @@ Status run(const Common& common, const std::vector<std::string>& sides) {
   for (const TensorDiff& tensor : report->tensors) {
     say(common, tensor.change + "  " + tensor.name + "  " + format_count(tensor.changed_elements) +
                     " of " + format_count(tensor.elements) + " (" +
-                    format_fixed(percent(tensor.changed_elements, tensor.elements), 3) + " %)");
+                    format_percent(tensor.changed_elements, tensor.elements) + ")");
     tensors.push_back({{"name", tensor.name},
                        {"change", tensor.change},
                        {"elements", tensor.elements},
@@ -49,8 +45,7 @@ Status run(const Common& common, const std::vector<std::string>& sides) {
                   ? "no difference"
                   : format_count(report->changed_elements) + " of " +
                         format_count(report->total_elements) + " elements differ (" +
-                        format_fixed(percent(report->changed_elements, report->total_elements), 3) +
-                        " %)");
+                        format_percent(report->changed_elements, report->total_elements) + ")");
   emit(common, {{"from_root", report->from_root},
                 {"to_root", report->to_root},
                 {"changed_elements", report->changed_elements},

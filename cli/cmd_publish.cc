@@ -15,9 +15,9 @@ struct Arguments {
 };
 
 double bits_per_changed(const PublishReport& report) {
-  if (report.kind != ArtifactKind::kDelta || report.changed_elements == 0) return 0;
-  return 8.0 * static_cast<double>(report.section_bytes) /
-         static_cast<double>(report.changed_elements);
+  return report.kind == ArtifactKind::kDelta
+             ? 8 * ratio(report.section_bytes, report.changed_elements)
+             : 0;
 }
 
 Json to_json(const PublishReport& report) {
@@ -40,13 +40,10 @@ std::string to_line(const PublishReport& report) {
   if (report.kind == ArtifactKind::kAnchor) {
     line += "anchor, " + format_count(report.total_elements) + " elements";
   } else {
-    const double share = report.total_elements == 0
-                             ? 0
-                             : 100.0 * static_cast<double>(report.changed_elements) /
-                                   static_cast<double>(report.total_elements);
     line += "delta, " + format_count(report.changed_elements) + " of " +
-            format_count(report.total_elements) + " elements changed (" + format_fixed(share, 3) +
-            " %, " + format_fixed(bits_per_changed(report), 2) + " bits each)";
+            format_count(report.total_elements) + " elements changed (" +
+            format_percent(report.changed_elements, report.total_elements) + ", " +
+            format_fixed(bits_per_changed(report), 2) + " bits each)";
     if (report.version.artifacts.back().kind == ArtifactKind::kAnchor) line += ", and an anchor";
   }
   return line + ", wrote " + format_bytes(report.bytes_written) + " for " +

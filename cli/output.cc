@@ -123,6 +123,14 @@ std::string format_fixed(double value, int decimals) {
   return text;
 }
 
+std::string format_percent(uint64_t part, uint64_t whole) {
+  return format_fixed(100 * ratio(part, whole), 3) + " %";
+}
+
+double ratio(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
 std::string format_bytes(uint64_t bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   double value = static_cast<double>(bytes);

@@ -54,6 +54,8 @@ Json describe(const Version& version);
 std::string format_bytes(uint64_t bytes);
 std::string format_count(uint64_t count);  // 1,234,567
 std::string format_fixed(double value, int decimals);
+std::string format_percent(uint64_t part, uint64_t whole);  // 1.234 %
+double ratio(uint64_t part, uint64_t whole);                // 0 if there is no whole
 
 // A bar on stderr for work of over a second: bytes, rate, time left. Silent unless stderr is a
 // terminal. Erases itself.

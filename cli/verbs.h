@@ -17,6 +17,7 @@ void add_pull(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 void add_tag(CLI::App& app, Context& context);
 void add_branch(CLI::App& app, Context& context);
+void add_inspect(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 
 void add_all_verbs(CLI::App& app, Context& context);

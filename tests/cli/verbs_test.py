@@ -14,7 +14,7 @@ from pathlib import Path
 
 PROGRAM = os.environ["SILTSTONE"]
 VERBS = ["init", "publish", "log", "show", "diff", "checkout", "pull", "verify", "tag", "branch",
-         "bench"]
+         "inspect", "bench"]
 
 
 class Verbs(unittest.TestCase):
@@ -119,6 +119,36 @@ class Verbs(unittest.TestCase):
         self.fails(4, "checkout", self.bucket, "main@1", self.work / "out", says="SHA-256")
         self.assertFalse((self.work / "out").exists())
         self.ok("checkout", self.bucket, "main@0", self.work / "out")
+
+    def test_inspect(self):
+        published = self.start(2)[1]
+        text = self.ok("inspect", self.bucket, "main@1", "--steps")
+        self.assertRegex(text, r"(?m)^w +BF16 +\w+ +20,000 ")
+        self.assertIn("JSON headers", text)
+        report = self.json("inspect", self.bucket, "--steps")
+        self.assertEqual(report["changed_elements"], published["changed_elements"])
+        self.assertEqual(report["section_bytes"], published["section_bytes"])
+        self.assertEqual(sum(row["elements"] for row in report["steps"]), 20000)
+        self.assertEqual(sum(row["changed_elements"] for row in report["steps"]), published["changed_elements"])
+        self.assertEqual(sum(row["by_steps"]["1"] for row in report["steps"]), published["changed_elements"])
+        (pack,) = self.bucket.glob("obj/main/00000001/*/0-0.safetensors")
+        alone = self.json("inspect", pack)
+        self.assertEqual(alone, report | {"steps": []})
+        self.fails(2, "inspect", self.bucket, "main@0", says="it is an anchor")
+        self.fails(2, "inspect", self.bucket, "--tensor", "v*", says="no tensor that changed matches")
+        self.fails(2, "inspect", pack, "--steps", says="name the bucket and the version")
+        self.fails(4, "inspect", self.bucket / "repo.json", says="repo.json")
+
+    def test_effort(self):
+        self.ok("init", self.bucket)
+        self.ok("publish", self.bucket, self.folder("a"))
+        codecs = []
+        for effort in ("fast", "default", "max"):
+            self.ok("publish", self.bucket, self.folder(effort), "--effort", effort)
+            codecs += self.json("inspect", self.bucket)["codecs"]
+        self.assertNotIn("class", codecs[0])
+        self.ok("verify", self.bucket, "--data")
+        self.fails(2, "publish", self.bucket, self.folder("b"), "--effort", "some", says="fast, default or max")
 
     def test_bench(self):
         old, new = self.folder("old"), self.folder("new")
