@@ -99,6 +99,8 @@ void add_publish(CLI::App& app, Context& context) {
         options.effort = *found;
       },
       "What smaller deltas may cost: fast, default or max (see 'siltstone bench')");
+  verb->add_flag("--pack-anchors", options.pack_anchors,
+                 "Make anchors about a third smaller; other programs cannot load them then");
   verb->add_option("--cache", arguments->cache,
                    "Folder of the base cache (default: $SILTSTONE_CACHE or ~/.cache/siltstone)");
   verb->add_flag("--no-cache", arguments->no_cache, "Read the previous version from the bucket");

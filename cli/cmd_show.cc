@@ -26,6 +26,7 @@ Status run(const Common& common, const Arguments& arguments) {
     std::string line = std::string(anchor ? "anchor    " : "delta     ") +
                        format_bytes(artifact.bytes) + " in " + std::to_string(artifact.objects) +
                        (artifact.objects == 1 ? " object" : " objects");
+    if (artifact.packed) line += ", packed";
     if (!anchor) line += ", " + format_count(artifact.changed_elements) + " elements changed";
     say(common, line);
   }

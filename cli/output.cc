@@ -111,6 +111,7 @@ Json describe(const Version& version) {
     Json item = {{"kind", anchor ? "anchor" : "delta"},
                  {"bytes", artifact.bytes},
                  {"objects", artifact.objects}};
+    if (anchor) item["packed"] = artifact.packed;
     if (!anchor) item["changed_elements"] = artifact.changed_elements;
     json["artifacts"].push_back(std::move(item));
   }

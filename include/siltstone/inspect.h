@@ -70,8 +70,8 @@ struct Inspection {
   std::vector<BinadeSteps> steps;         // by dtype, largest magnitudes first
 };
 
-// The delta of `version`, which is proven as it is read. kInvalidArgument if the version has none,
-// or no tensor that changed matches.
+// The delta of `version`, or its packed anchor, which is proven as it is read. kInvalidArgument if
+// the version has none, or no tensor that changed matches; an anchor has no steps.
 Result<Inspection> inspect(Repository& repository, const Version& version,
                            const InspectOptions& options);
 

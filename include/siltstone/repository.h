@@ -70,6 +70,8 @@ struct PublishOptions {
   uint64_t memory_bytes = uint64_t{1} << 30;  // bound of buffers, whatever the model's size
   std::string codec;                          // force one codec by name; empty: the smallest
   Effort effort = Effort::kDefault;           // what choosing and coding may spend
+  // Anchors about a third smaller, as sections that only this library reads.
+  bool pack_anchors = false;
   RetainedBase* retained = nullptr;           // else the base cache on disk, else the bucket
   std::filesystem::path cache;                // base cache; empty: no cache
   Progress progress;

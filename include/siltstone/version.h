@@ -33,6 +33,7 @@ struct ArtifactInfo {
   uint64_t bytes = 0;
   uint64_t changed_elements = 0;
   uint64_t objects = 0;
+  bool packed = false;  // an anchor that only this library reads
 };
 
 struct Version {

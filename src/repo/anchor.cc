@@ -187,6 +187,12 @@ class ShardSource final : public ByteSource {
   mutable uint64_t seen_ = 0;
 };
 
+Error changed_meanwhile(const TensorInfo& tensor) {
+  return {Code::kConflict, "tensor '" + tensor.name +
+                               "' was changed while it was being published; publish when the "
+                               "checkpoint is written to its end"};
+}
+
 Result<ObjectRef> write_shard(Store& store, const Shard& shard, size_t number,
                               std::span<const TensorInfo> tensors, const StateBytes& bytes,
                               const std::vector<Sum128>& sums, const AnchorOptions& options,
@@ -205,12 +211,7 @@ Result<ObjectRef> write_shard(Store& store, const Shard& shard, size_t number,
   std::vector<Sum128> found;
   SILT_ASSIGN(object.sha256, source.finish(&found));
   for (size_t i = 0; i < found.size(); ++i) {
-    if (found[i] != sums[shard.tensors[i]]) {
-      return Error{Code::kConflict,
-                   "tensor '" + tensors[shard.tensors[i]].name +
-                       "' was changed while it was being published; publish when " +
-                       "the checkpoint is written to its end"};
-    }
+    if (found[i] != sums[shard.tensors[i]]) return changed_meanwhile(tensors[shard.tensors[i]]);
   }
   return object;
 }
@@ -243,6 +244,23 @@ Result<Artifact> write_anchor(Store& store, std::span<const TensorInfo> tensors,
   artifact.bytes = total;
   artifact.objects = std::move(objects);
   return artifact;
+}
+
+Result<Artifact> write_packed_anchor(Store& store, std::span<const TensorInfo> tensors,
+                                     const StateBytes& bytes, const std::vector<Sum128>& sums,
+                                     const std::string& root, DeltaOptions options) {
+  const ZeroBytes zeros;
+  SILT_ASSIGN(const std::vector<Sum128> zero_sums, sum_all(tensors, zeros, options.threads));
+  options.from_root = state_root(state_rows(tensors, zero_sums));
+  options.codec = find_codec("dense");
+  const StateReader reader(tensors, zeros, nullptr);
+  SILT_ASSIGN(DeltaOutcome outcome, write_delta(store, reader, zeros, bytes, options));
+  for (size_t t = 0; t < tensors.size(); ++t)
+    if (outcome.sums_after[t] != sums[t]) return changed_meanwhile(tensors[t]);
+  outcome.artifact.kind = ArtifactKind::kAnchor;
+  outcome.artifact.packed = true;
+  outcome.artifact.to_root = root;
+  return std::move(outcome.artifact);
 }
 
 Result<std::unique_ptr<AnchorBytes>> AnchorBytes::open(std::shared_ptr<Store> store,

@@ -1,5 +1,5 @@
-// Anchors: a whole state as plain safetensors objects that anybody can load
-// (docs/format/repository.md, "Anchors").
+// Anchors: a whole state as plain safetensors objects that anybody can load, or packed, as sections
+// that are a third smaller (docs/format/repository.md, "Anchors").
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "repo/delta_writer.h"
 #include "repo/history.h"
 #include "repo/state.h"
 #include "siltstone/repository.h"
@@ -27,7 +28,22 @@ Result<Artifact> write_anchor(Store& store, std::span<const TensorInfo> tensors,
                               const StateBytes& bytes, const std::vector<Sum128>& sums,
                               const std::string& root, const AnchorOptions& options);
 
-// The words of an anchor in the store.
+// The state that is zero everywhere, from which packed anchors lead.
+class ZeroBytes final : public StateBytes {
+ public:
+  Status read(size_t, uint64_t, MutByteSpan out) const override {
+    std::memset(out.data(), 0, out.size());
+    return {};
+  }
+};
+
+// Writes the tensors of `bytes` as a packed anchor, with what of `options` does not say from what
+// and with which codec. `sums` are checked as write_anchor checks them.
+Result<Artifact> write_packed_anchor(Store& store, std::span<const TensorInfo> tensors,
+                                     const StateBytes& bytes, const std::vector<Sum128>& sums,
+                                     const std::string& root, DeltaOptions options);
+
+// The words of a plain anchor in the store.
 class AnchorBytes final : public StateBytes {
  public:
   // Reads the objects' headers; with `prove`, first reads and compares their SHA-256.

@@ -7,11 +7,33 @@
 namespace siltstone {
 namespace {
 
+// The bytes that an anchor gives before its chain, which a packed one is part of.
+Status open_anchor(Bucket& bucket, const Commit& anchor, std::span<const TensorInfo> tensors,
+                   bool prove, unsigned threads, Base* base) {
+  if (anchor.find(ArtifactKind::kAnchor)->packed) {
+    base->bytes = std::make_unique<ZeroBytes>();
+    SILT_ASSIGN(base->sums, sum_all(tensors, *base->bytes, threads));
+    return {};
+  }
+  SILT_ASSIGN(std::unique_ptr<AnchorBytes> bytes,
+              AnchorBytes::open(bucket.store(), anchor, tensors, prove, threads));
+  base->sums = bytes->sums();
+  base->fetched_bytes = bytes->size_bytes();
+  base->bytes = std::move(bytes);
+  return {};
+}
+
+const Commit* packed_anchor(const Path& path) {
+  const bool packed = path.anchor && path.anchor->find(ArtifactKind::kAnchor)->packed;
+  return packed ? &*path.anchor : nullptr;
+}
+
 // The chain, and the proof that the believed sums lead along it to the head's root.
 Status attach_chain(Bucket& bucket, const Commit& head, std::span<const TensorInfo> tensors,
                     const Path& path, const BaseOptions& options, Base* base) {
-  SILT_ASSIGN(base->chain, Chain::load(bucket.store(), path.links, tensors,
-                                       {options.threads, options.memory_bytes / 4}));
+  SILT_ASSIGN(base->chain,
+              Chain::load(bucket.store(), path.links, tensors,
+                          {options.threads, options.memory_bytes / 4}, packed_anchor(path)));
   std::vector<Sum128> after = base->sums;
   for (size_t t = 0; t < tensors.size(); ++t) after[t] += base->chain.change(t);
   if (state_root(state_rows(tensors, after)) != head.root) {
@@ -47,12 +69,8 @@ Result<Base> base_from_bucket(Bucket& bucket, const Commit& head,
                               std::span<const TensorInfo> tensors, bool prove,
                               const BaseOptions& options) {
   SILT_ASSIGN(const Path path, plan_path(bucket.history(), head, std::nullopt));
-  SILT_ASSIGN(std::unique_ptr<AnchorBytes> anchor,
-              AnchorBytes::open(bucket.store(), *path.anchor, tensors, prove, options.threads));
   Base base;
-  base.sums = anchor->sums();
-  base.fetched_bytes = anchor->size_bytes();
-  base.bytes = std::move(anchor);
+  SILT_TRY(open_anchor(bucket, *path.anchor, tensors, prove, options.threads, &base));
   base.description = "the bucket's anchor of " + path.anchor->id.name();
   SILT_TRY(attach_chain(bucket, head, tensors, path, options, &base));
   return base;

@@ -50,27 +50,36 @@ Status check_pieces(const TensorInfo& info, std::vector<Chain::Piece>& pieces) {
 }  // namespace
 
 Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
-                          std::span<const TensorInfo> tensors, const ChainOptions& options) {
+                          std::span<const TensorInfo> tensors, const ChainOptions& options,
+                          const Commit* anchor) {
   Chain chain;
   chain.store_ = std::move(store);
   chain.pieces_.resize(tensors.size());
-  chain.link_count_ = links.size();
-  for (size_t i = 0; i < links.size(); ++i) {
-    const Artifact* delta = links[i].find(ArtifactKind::kDelta);
-    if (delta == nullptr) return corrupt(links[i].id.name() + " has no delta");
-    const std::string* base = i > 0 ? &links[i - 1].root : nullptr;
-    if (base != nullptr && delta->from_root != *base) {
-      return corrupt("delta of " + links[i].id.name() + " starts at root " + delta->from_root +
-                     ", expected " + *base);
+  const std::string* root = nullptr;
+  if (anchor != nullptr) {
+    const Artifact* packed = anchor->find(ArtifactKind::kAnchor);
+    if (packed == nullptr || !packed->packed)
+      return Error{Code::kInternal, anchor->id.name() + " has no packed anchor"};
+    SILT_TRY(chain.load_link(*packed, tensors, options).in("anchor of " + anchor->id.name()));
+    root = &anchor->root;
+  }
+  for (const Commit& link : links) {
+    const Artifact* delta = link.find(ArtifactKind::kDelta);
+    if (delta == nullptr) return corrupt(link.id.name() + " has no delta");
+    if (root != nullptr && delta->from_root != *root) {
+      return corrupt("delta of " + link.id.name() + " starts at root " + delta->from_root +
+                     ", expected " + *root);
     }
-    SILT_TRY(chain.load_link(i, *delta, tensors, options).in("delta of " + links[i].id.name()));
+    SILT_TRY(chain.load_link(*delta, tensors, options).in("delta of " + link.id.name()));
+    root = &link.root;
   }
   for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], chain.pieces_[t]));
   return chain;
 }
 
-Status Chain::load_link(size_t link, const Artifact& artifact, std::span<const TensorInfo> tensors,
+Status Chain::load_link(const Artifact& artifact, std::span<const TensorInfo> tensors,
                         const ChainOptions& options) {
+  const size_t link = link_count_++;
   SILT_ASSIGN(std::vector<ObjectRef> objects, artifact_objects(*store_, artifact));
   const size_t first = packs_.size();
   uint64_t planned = bytes_fetched_;

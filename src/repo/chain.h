@@ -1,5 +1,5 @@
 // The deltas between two versions, opened for staging: for every tensor, the sections of every
-// link.
+// link. A packed anchor is a link too: the first one, from the state that is zero everywhere.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +31,11 @@ class Chain {
   };
 
   // Reads and proves (SHA-256) the packs of the path's links, reads all section headers, and checks
-  // that the links fit each other. `tensors` are those of the versions, sorted by name.
+  // that the links fit each other. `tensors` are those of the versions, sorted by name. With
+  // `anchor`, its packed anchor comes before the deltas of `links`.
   static Result<Chain> load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
-                            std::span<const TensorInfo> tensors, const ChainOptions& options);
+                            std::span<const TensorInfo> tensors, const ChainOptions& options,
+                            const Commit* anchor = nullptr);
 
   size_t links() const { return link_count_; }
   uint64_t bytes_fetched() const { return bytes_fetched_; }
@@ -52,7 +54,7 @@ class Chain {
     ObjectRef object;
     std::vector<std::byte> bytes;  // empty: read on demand
   };
-  Status load_link(size_t link, const Artifact& artifact, std::span<const TensorInfo> tensors,
+  Status load_link(const Artifact& artifact, std::span<const TensorInfo> tensors,
                    const ChainOptions& options);
   Status index_pack(size_t link, size_t pack, std::span<const TensorInfo> tensors);
   Status index_sections(size_t link, size_t pack, size_t tensor, const TensorInfo& info,

@@ -128,10 +128,12 @@ Result<std::vector<ObjectRef>> object_refs(const Json& array) {
 Json to_json(const Artifact& artifact) {
   Json json = {{"to", artifact.to_root}, {"bytes", artifact.bytes}};
   if (artifact.kind == ArtifactKind::kAnchor) {
-    json["type"] = "anchor";
+    json["type"] = artifact.packed ? "packed-anchor" : "anchor";
   } else {
     json["type"] = "delta";
     json["from"] = artifact.from_root;
+  }
+  if (artifact.has_sections()) {
     json["sections"] = artifact.section_bytes;
     json["changed"] = artifact.changed_elements;
   }
@@ -146,16 +148,19 @@ Json to_json(const Artifact& artifact) {
 Result<Artifact> artifact_from(const Json& json, const std::string& root) {
   Artifact artifact;
   SILT_ASSIGN(const std::string type, json_string(json, "type"));
-  if (type != "anchor" && type != "delta") {
+  artifact.packed = type == "packed-anchor";
+  if (!artifact.packed && type != "anchor" && type != "delta") {
     return Error{Code::kUnsupported, "artifact type '" + type + "' is unknown"};
   }
-  artifact.kind = type == "anchor" ? ArtifactKind::kAnchor : ArtifactKind::kDelta;
+  artifact.kind = type == "delta" ? ArtifactKind::kDelta : ArtifactKind::kAnchor;
   SILT_ASSIGN(artifact.to_root, hex_member(json, "to", 64));
   if (artifact.to_root != root)
     return corrupt("an artifact leads to another root than the commit's");
   SILT_ASSIGN(artifact.bytes, json_uint(json, "bytes"));
   if (artifact.kind == ArtifactKind::kDelta) {
     SILT_ASSIGN(artifact.from_root, hex_member(json, "from", 64));
+  }
+  if (artifact.has_sections()) {
     SILT_ASSIGN(artifact.section_bytes, json_uint(json, "sections"));
     SILT_ASSIGN(artifact.changed_elements, json_uint(json, "changed"));
   }
@@ -219,7 +224,7 @@ Version Commit::version() const {
   version.time = time;
   for (const Artifact& artifact : artifacts) {
     version.artifacts.push_back({artifact.kind, artifact.bytes, artifact.changed_elements,
-                                 artifact.objects.size() + artifact.lists.size()});
+                                 artifact.objects.size() + artifact.lists.size(), artifact.packed});
   }
   return version;
 }

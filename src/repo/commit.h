@@ -24,11 +24,13 @@ struct ObjectRef {
 
 struct Artifact {
   ArtifactKind kind = ArtifactKind::kAnchor;
+  bool packed = false;    // an anchor of sections: a delta from the state that is zero everywhere
   std::string from_root;  // deltas
   std::string to_root;
   uint64_t bytes = 0;          // of all objects
-  uint64_t section_bytes = 0;  // deltas
+  uint64_t section_bytes = 0;  // deltas and packed anchors
   uint64_t changed_elements = 0;
+  bool has_sections() const { return packed || kind == ArtifactKind::kDelta; }
   std::vector<ObjectRef> objects;
   std::vector<ObjectRef> lists;  // instead of `objects` where those are too many for a commit
 };

@@ -234,8 +234,8 @@ Status DeltaWriter::flush() {
   }
   const PiecesSource source(std::move(pieces));
   ObjectRef object;
-  object.key = options_.key_prefix + "0-" + std::to_string(outcome_.artifact.objects.size()) +
-               ".safetensors";
+  object.key =
+      options_.key_prefix + std::to_string(outcome_.artifact.objects.size()) + ".safetensors";
   object.length_bytes = source.size_bytes();
   object.sha256 = to_hex(sha.finish());
   object.prefix_bytes = prefix.size();

@@ -13,7 +13,7 @@
 namespace siltstone {
 
 struct DeltaOptions {
-  std::string key_prefix;  // keys are this + "0-" + number + ".safetensors"
+  std::string key_prefix;  // keys are this + number + ".safetensors"
   std::string from_root;
   uint64_t pack_bytes = 0;
   uint64_t batch_bytes = 0;

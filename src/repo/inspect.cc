@@ -188,12 +188,19 @@ Result<Inspection> inspect(Repository& repository, const Version& version,
   Bucket& bucket = as_bucket(repository);
   SILT_ASSIGN(const Commit commit, bucket.history().read(version.id));
   const Artifact* delta = commit.find(ArtifactKind::kDelta);
+  const Artifact* anchor = commit.find(ArtifactKind::kAnchor);
+  const bool packed = delta == nullptr && anchor != nullptr && anchor->packed;
+  if (packed) delta = anchor;
   if (delta == nullptr)
-    return Error{Code::kInvalidArgument, version.id.name() + " has no delta: " +
-                                             (commit.fence ? "it is a fence" : "it is an anchor")};
+    return Error{Code::kInvalidArgument, version.id.name() + " has no delta: it is " +
+                                             (commit.fence ? "a fence" : "a plain anchor")};
+  if (packed && options.steps)
+    return Error{Code::kInvalidArgument, version.id.name() + " is an anchor: no steps lead to it"};
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(commit.schema));
   const std::span<const TensorInfo> tensors = schema->tensors;
-  SILT_ASSIGN(const Chain chain, Chain::load(bucket.store(), {commit}, tensors, {options.threads}));
+  SILT_ASSIGN(const Chain chain,
+              Chain::load(bucket.store(), packed ? std::vector<Commit>() : std::vector{commit},
+                          tensors, {options.threads}, packed ? &commit : nullptr));
   Inspection report;
   SILT_ASSIGN(const std::vector<ObjectRef> objects, artifact_objects(*bucket.store(), *delta));
   for (const ObjectRef& object : objects) {

@@ -37,6 +37,7 @@ class Publisher {
   bool anchor_is_due();
   Status write_new_anchor();
   Status write_schema();
+  DeltaOptions delta_options(const char* name) const;
   Status shorten_lists();
   Status commit();
   void remember();
@@ -159,18 +160,24 @@ Result<Base> Publisher::open_base(bool from_bucket) {
   return base_from_bucket(bucket_, *head_, tensors, /*prove=*/false, options);
 }
 
-Status Publisher::write_delta_from(Base& base) {
-  const StateReader reader(schema_.tensors, *base.bytes, &base.chain);
+// Of packs named `name`-0, `name`-1 and so on.
+DeltaOptions Publisher::delta_options(const char* name) const {
   DeltaOptions options;
-  options.key_prefix = nonce_prefix();
-  options.from_root = head_->root;
+  options.key_prefix = nonce_prefix() + name + "-";
   options.pack_bytes = bucket_.tuning.pack_bytes;
   options.batch_bytes = bucket_.tuning.batch_bytes;
   options.memory_bytes = options_.memory_bytes;
   options.threads = options_.threads;
-  options.codec = codec_;
   options.effort = options_.effort;
   options.progress = options_.progress;
+  return options;
+}
+
+Status Publisher::write_delta_from(Base& base) {
+  const StateReader reader(schema_.tensors, *base.bytes, &base.chain);
+  DeltaOptions options = delta_options("0");
+  options.from_root = head_->root;
+  options.codec = codec_;
   SILT_ASSIGN(DeltaOutcome outcome,
               write_delta(*bucket_.store_, reader, *base.bytes, next_bytes_, options));
   for (size_t t = 0; t < schema_.tensors.size(); ++t) {
@@ -233,13 +240,19 @@ Status Publisher::write_new_anchor() {
     report_.kind = ArtifactKind::kAnchor;
     report_.changed_elements = report_.total_elements;
   }
-  AnchorOptions options;
-  options.key_prefix = nonce_prefix();
-  options.object_bytes = bucket_.tuning.anchor_object_bytes;
-  options.threads = options_.threads;
-  options.progress = options_.progress;
-  SILT_ASSIGN(Artifact anchor, write_anchor(*bucket_.store_, schema_.tensors, next_bytes_, sums_,
-                                            commit_.root, options));
+  Artifact anchor;
+  if (options_.pack_anchors) {
+    SILT_ASSIGN(anchor, write_packed_anchor(*bucket_.store_, schema_.tensors, next_bytes_, sums_,
+                                            commit_.root, delta_options("a")));
+  } else {
+    AnchorOptions options;
+    options.key_prefix = nonce_prefix();
+    options.object_bytes = bucket_.tuning.anchor_object_bytes;
+    options.threads = options_.threads;
+    options.progress = options_.progress;
+    SILT_ASSIGN(anchor, write_anchor(*bucket_.store_, schema_.tensors, next_bytes_, sums_,
+                                     commit_.root, options));
+  }
   report_.bytes_written += anchor.bytes;
   commit_.artifacts.push_back(std::move(anchor));
   return {};

@@ -116,11 +116,16 @@ void Verifier::check_version(const Commit& commit) {
 Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket_.history().schema(anchor.schema));
   const std::span<const TensorInfo> tensors = schema->tensors;
-  SILT_ASSIGN(const std::unique_ptr<AnchorBytes> bytes,
-              AnchorBytes::open(bucket_.store(), anchor, tensors, false, options_.threads));
+  const bool packed = anchor.find(ArtifactKind::kAnchor)->packed;
+  std::unique_ptr<StateBytes> bytes = std::make_unique<ZeroBytes>();
+  if (!packed) {
+    SILT_ASSIGN(bytes,
+                AnchorBytes::open(bucket_.store(), anchor, tensors, false, options_.threads));
+  }
   SILT_ASSIGN(const Chain chain, Chain::load(bucket_.store(), links, tensors,
-                                             {options_.threads, options_.memory_bytes / 4}));
-  std::vector<std::vector<Sum128>> changes(links.size(), std::vector<Sum128>(tensors.size()));
+                                             {options_.threads, options_.memory_bytes / 4},
+                                             packed ? &anchor : nullptr));
+  std::vector<std::vector<Sum128>> changes(chain.links(), std::vector<Sum128>(tensors.size()));
   std::mutex mutex;
   RebuildOptions options{options_.threads, options_.memory_bytes, options_.progress, {}};
   options.on_link = [&](size_t link, size_t tensor, const Sum128& change) {
@@ -134,13 +139,19 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
       const Rebuilt rebuilt,
       rebuild(reader, all, options, [](size_t, uint64_t, ByteSpan, bool) -> Status { return {}; }));
   std::vector<Sum128> sums = rebuilt.before;
+  auto change = changes.begin();
+  const auto add_link = [&] {
+    for (size_t t = 0; t < tensors.size(); ++t) sums[t] += (*change)[t];
+    ++change;
+  };
+  if (packed) add_link();
   if (state_root(state_rows(tensors, sums)) != anchor.root) {
     problem(anchor.id.name(), "its anchor's words do not have the version's root");
   }
-  for (size_t link = 0; link < links.size(); ++link) {
-    for (size_t t = 0; t < tensors.size(); ++t) sums[t] += changes[link][t];
-    if (state_root(state_rows(tensors, sums)) != links[link].root) {
-      problem(links[link].id.name(), "rebuilding it gives another root");
+  for (const Commit& link : links) {
+    add_link();
+    if (state_root(state_rows(tensors, sums)) != link.root) {
+      problem(link.id.name(), "rebuilding it gives another root");
     }
   }
   return {};

@@ -134,7 +134,7 @@ class Verbs(unittest.TestCase):
         (pack,) = self.bucket.glob("obj/main/00000001/*/0-0.safetensors")
         alone = self.json("inspect", pack)
         self.assertEqual(alone, report | {"steps": []})
-        self.fails(2, "inspect", self.bucket, "main@0", says="it is an anchor")
+        self.fails(2, "inspect", self.bucket, "main@0", says="it is a plain anchor")
         self.fails(2, "inspect", self.bucket, "--tensor", "v*", says="no tensor that changed matches")
         self.fails(2, "inspect", pack, "--steps", says="name the bucket and the version")
         self.fails(4, "inspect", self.bucket / "repo.json", says="repo.json")

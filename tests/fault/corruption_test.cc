@@ -15,13 +15,16 @@ namespace {
 using test::ScratchFolder;
 using test::TinyModel;
 
-class Corruption : public ::testing::Test {
+// With plain anchors and with packed ones.
+class Corruption : public ::testing::TestWithParam<bool> {
  protected:
   Corruption() {
     const auto repository = *Repository::init(store_);
     TinyModel model;
+    PublishOptions publish;
+    publish.pack_anchors = GetParam();
     for (uint64_t i = 0; i < 3; ++i) {
-      EXPECT_TRUE(repository->publish(*model.checkpoint(), {}));
+      EXPECT_TRUE(repository->publish(*model.checkpoint(), publish));
       models_.push_back(model);
       model.step(i);
     }
@@ -69,7 +72,7 @@ class Corruption : public ::testing::Test {
   std::vector<std::pair<std::string, std::string>> objects_;
 };
 
-TEST_F(Corruption, NothingIsFoundWithoutIt) {
+TEST_P(Corruption, NothingIsFoundWithoutIt) {
   EXPECT_FALSE(found());
   EXPECT_GE(objects_.size(), 11U);
 }
@@ -81,7 +84,7 @@ constexpr int kBits = 1;
 constexpr int kBits = 8;
 #endif
 
-TEST_F(Corruption, EveryFlippedBitIsFound) {
+TEST_P(Corruption, EveryFlippedBitIsFound) {
   uint64_t flips = 0;
   for (const auto& [name, content] : objects_) {
     for (size_t flip = 0; flip < content.size() * kBits; ++flip) {
@@ -104,7 +107,7 @@ TEST_F(Corruption, EveryFlippedBitIsFound) {
   std::printf("%zu objects, %lu flips\n", objects_.size(), static_cast<unsigned long>(flips));
 }
 
-TEST_F(Corruption, EveryTruncationIsFound) {
+TEST_P(Corruption, EveryTruncationIsFound) {
   for (const auto& [name, content] : objects_) {
     for (size_t length = 0; length < content.size(); ++length) {
       put(name, content.substr(0, length));
@@ -119,7 +122,7 @@ TEST_F(Corruption, EveryTruncationIsFound) {
   }
 }
 
-TEST_F(Corruption, SwappedAndMissingObjectsAreFound) {
+TEST_P(Corruption, SwappedAndMissingObjectsAreFound) {
   for (const auto& [name, content] : objects_) {
     if (is_hint(name)) continue;
     ASSERT_TRUE(store_->remove(name));
@@ -140,6 +143,9 @@ TEST_F(Corruption, SwappedAndMissingObjectsAreFound) {
     put(name, content);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Anchors, Corruption, ::testing::Bool(),
+                         [](const auto& of) { return std::string(of.param ? "Packed" : "Plain"); });
 
 }  // namespace
 }  // namespace siltstone

@@ -19,7 +19,7 @@ using test::TinyModel;
 constexpr Fault kFaults[] = {Fault::kFailBefore, Fault::kFailAfter,  Fault::kNoSpace,
                              Fault::kShortRead,  Fault::kWrongBytes, Fault::kStaleHint};
 
-enum class Case { kFirst, kDelta, kDeltaFromBucket, kDeltaAndAnchor };
+enum class Case { kFirst, kFirstPacked, kDelta, kDeltaFromBucket, kDeltaAndAnchor };
 
 class PublishFaults : public ::testing::TestWithParam<Case> {
  protected:
@@ -29,6 +29,7 @@ class PublishFaults : public ::testing::TestWithParam<Case> {
     PublishOptions options;
     options.threads = 1;
     options.retained = base_.get();
+    options.pack_anchors = GetParam() == Case::kFirstPacked;
     return options;
   }
   // Small packs, so that there are several, and lists of them.
@@ -62,7 +63,7 @@ bool PublishFaults::run(Fault fault, uint64_t index) {
   std::unique_ptr<Repository> repository = open(faulty);
   TinyModel model;
   std::optional<uint64_t> old_head;
-  if (GetParam() != Case::kFirst) {
+  if (GetParam() != Case::kFirst && GetParam() != Case::kFirstPacked) {
     for (uint64_t seq = 0; seq < 2; ++seq) {
       EXPECT_TRUE(repository->publish(*model.checkpoint(), options()));
       old_head = seq;
@@ -132,8 +133,8 @@ TEST_P(PublishFaults, EndInTheOldVersionOrTheNewOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, PublishFaults,
-                         ::testing::Values(Case::kFirst, Case::kDelta, Case::kDeltaFromBucket,
-                                           Case::kDeltaAndAnchor));
+                         ::testing::Values(Case::kFirst, Case::kFirstPacked, Case::kDelta,
+                                           Case::kDeltaFromBucket, Case::kDeltaAndAnchor));
 
 }  // namespace
 }  // namespace siltstone

@@ -29,10 +29,15 @@ TENSORS = {
 }
 
 
-def write(folder, state, config):
+# Another set of tensors begins with an anchor: this one makes a packed one.
+PACKED_STEP = 7
+LATER_TENSORS = TENSORS | {"blocks.1.weight": ("BF16", [64, 64], 8192)}
+
+
+def write(folder, tensors, state, config):
     folder.mkdir(parents=True)
     header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, (dtype, shape, size) in TENSORS.items():
+    for name, (dtype, shape, size) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + size]}
         data += state[name]
     text = json.dumps(header).encode() + b"   "
@@ -50,12 +55,16 @@ def main():
         env = dict(os.environ, SILTSTONE_CACHE=str(work / "cache"))
         run = lambda *words: subprocess.run([program, *map(str, words)], check=True, env=env, stdout=subprocess.DEVNULL)
         run("init", work / "bucket")
-        codecs = [None, "raw", "step", "dense", "class", "dense_delta", None]
+        codecs = [None, "raw", "step", "dense", "class", "dense_delta", None, None, None]
         for step, codec in enumerate(codecs):
             folder = work / f"step_{step}"
-            write(folder, state, json.dumps({"hidden_size": 64, "revision": step // 2}))
-            run("publish", work / "bucket", folder, "--step", step, "-m", f"step {step}",
-                *(["--codec", codec] if codec else []))
+            options = ["--codec", codec] if codec else []
+            tensors = TENSORS
+            if step >= PACKED_STEP:
+                state.setdefault("blocks.1.weight", bytearray(rng.randbytes(8192)))
+                tensors, options = LATER_TENSORS, ["--pack-anchors"]
+            write(folder, tensors, state, json.dumps({"hidden_size": 64, "revision": step // 2}))
+            run("publish", work / "bucket", folder, "--step", step, "-m", f"step {step}", *options)
             expected[f"main@{step}"] = {
                 path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
             for words in state.values():

@@ -207,7 +207,8 @@ TEST(CompareCodecs, NoticesWhatIsNotExact) {
   const TinyModel from;
   const TinyModel to = stepped(from);
   const Forgetful forgetful;
-  const auto report = compare_codecs(*from.checkpoint(), *to.checkpoint(), {{"disguised", &forgetful}}, {});
+  const auto report =
+      compare_codecs(*from.checkpoint(), *to.checkpoint(), {{"disguised", &forgetful}}, {});
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().code, Code::kInternal);
   EXPECT_NE(report.error().message.find("disguised"), std::string::npos);

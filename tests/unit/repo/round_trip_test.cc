@@ -93,6 +93,7 @@ TEST_P(RoundTrip, EveryWayGivesTheBytesBack) {
     PublishOptions options;
     options.threads = 1;
     if (chain % 2 == 0) options.retained = &base;
+    options.pack_anchors = chain % 3 == 0;
     TinyModel model = random_model();
     TinyModel live = model;
     std::unique_ptr<Replica> memory;
