@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "delta/codecs/bits.h"
 #include "delta/codecs/step_tables.h"
 #include "delta/kernels/kernels.h"
 #include "unit/delta/guarded_bytes.h"
@@ -150,6 +151,189 @@ TEST(ClassKernels, DecodeSymbolsAlike) {
           ASSERT_EQ(found, expected);
           ASSERT_EQ(found_states, expected_states);
         }
+      }
+    }
+  }
+}
+
+// A window of words, of which those below a cut are dense, and words that follow them by steps of
+// all sizes.
+template <class W>
+class Steps {
+ public:
+  Steps(WordOrder order, size_t n, std::mt19937_64* random)
+      : n_(n),
+        words_(n * sizeof(W)),
+        next_(n * sizeof(W)),
+        window_(std::make_unique<ClassWindow>()) {
+    coding_.order = order;
+    constexpr uint64_t kAll = ~uint64_t{0} >> (64 - 8 * sizeof(W));
+    const bool exponents = order == WordOrder::kSignMagnitude;
+    coding_.magnitude_mask = exponents ? kAll >> 1 : 0;
+    const unsigned bits = exponents ? std::min<unsigned>(4 * sizeof(W), 11) : 0;
+    coding_.shift = exponents ? static_cast<unsigned>(8 * sizeof(W)) - 1 - bits : 0;
+    coding_.threshold = 1 + static_cast<unsigned>((*random)() % (uint64_t{1} << bits));
+    coding_.tables = exponents ? 1 + static_cast<unsigned>((*random)() % 16) : 1;
+    const WordRanks<W> ranks(order);
+    for (size_t i = 0; i < n; ++i) {
+      const auto word = static_cast<W>((*random)());
+      const auto step = static_cast<W>(random_step(random));
+      store_le(words_.data() + i * sizeof(W), word);
+      store_le(next_.data() + i * sizeof(W), ranks.add(word, step));
+    }
+    ClassCuts cuts;
+    cuts.magnitude_mask = coding_.magnitude_mask;
+    cuts.cuts = 1;
+    cuts.from[0] = uint64_t{coding_.threshold} << coding_.shift;
+    runnable_kernels().front()->classify[kIndex](words_.data(), n, cuts, window_.get());
+    const size_t groups = (n + kGroupElements - 1) / kGroupElements;
+    for (size_t j = 0; j < window_->before[0][groups]; ++j) dense_.push_back(window_->lowest[j]);
+  }
+
+  // Every set takes the steps that the definitions of symbols and tables say, and makes them again.
+  void expect_taken_and_made(const Kernels& set) {
+    const size_t k = dense_.size();
+    std::vector<uint16_t> codes(k + kStepSlack);
+    std::vector<W> wide(k + kStepSlack);
+    std::vector<uint8_t> tables(k + kStepSlack);
+    wide.resize(set.take_steps[kIndex](coding_, words_.data(), next_.data(), n_, *window_,
+                                       codes.data(), reinterpret_cast<std::byte*>(wide.data())));
+    set.find_tables[kIndex](coding_, words_.data(), n_, *window_, tables.data());
+    const WordRanks<W> ranks(coding_.order);
+    std::vector<uint8_t> symbols(k + kStepSlack);
+    std::vector<std::byte> raw(k * 8 + 64);
+    BitWriter bits(raw.data());
+    uint64_t end = 0;
+    size_t wides = 0;
+    size_t changed = 0;
+    for (size_t j = 0; j < k; ++j) {
+      const W from = word(words_, dense_[j]);
+      const auto step = static_cast<W>(ranks.step(from, word(next_, dense_[j])));
+      StepSymbol expected = step_symbol(step);
+      const unsigned table = coding_.table_of(from);
+      ASSERT_EQ(codes[j], table * kRansTableSymbols + expected.symbol) << j;
+      ASSERT_EQ(tables[j], table) << j;
+      changed += step != 0 ? 1 : 0;
+      symbols[j] = expected.symbol;
+      if (expected.symbol < kFirstWideSymbol) continue;
+      ASSERT_LT(wides, wide.size());
+      ASSERT_EQ(wide[wides++], step) << j;
+      // Now and then as an escape, which carries the step whole.
+      if (j % 5 == 0) expected = {kEscapeSymbol, 8 * sizeof(W), step};
+      symbols[j] = expected.symbol;
+      bits.put_long(expected.raw, expected.raw_bits);
+      end += expected.raw_bits;
+    }
+    ASSERT_EQ(wides, wide.size());
+    RawBits all{raw.data(), 0, end};
+    GuardedBytes made(words_.size());
+    std::copy_n(words_.data(), words_.size(), made.data());
+    ASSERT_EQ(set.make_steps[kIndex](coding_, made.data(), n_, *window_, symbols.data(), &all),
+              changed);
+    EXPECT_EQ(all.at, end);
+    for (const size_t at : dense_) ASSERT_EQ(word(made, at), word(next_, at)) << at;
+    if (end == 0) return;
+    RawBits cut{raw.data(), 0, end - 1};
+    std::copy_n(words_.data(), words_.size(), made.data());
+    EXPECT_EQ(set.make_steps[kIndex](coding_, made.data(), n_, *window_, symbols.data(), &cut),
+              kCutOff);
+  }
+
+ private:
+  static constexpr size_t kIndex = std::countr_zero(sizeof(W));
+
+  static W word(GuardedBytes& bytes, size_t i) { return load_le<W>(bytes.data() + i * sizeof(W)); }
+  static uint64_t random_step(std::mt19937_64* random) {
+    const uint64_t bits = (*random)();
+    if (bits % 4 < 2) return bits % 4;
+    const uint64_t size = (*random)() >> (bits / 4 % 64);
+    return (bits >> 16) % 2 != 0 ? size : ~size + 1;
+  }
+  size_t n_;
+  StepCoding coding_;
+  GuardedBytes words_;
+  GuardedBytes next_;
+  std::unique_ptr<ClassWindow> window_;
+  std::vector<size_t> dense_;
+};
+
+TEST(ClassKernels, TakeAndMakeSteps) {
+  std::mt19937_64 random(3);
+  for (const WordOrder order :
+       {WordOrder::kUnsigned, WordOrder::kSigned, WordOrder::kSignMagnitude}) {
+    for (const size_t n : {1U, 31U, 32U, 33U, 64U, 100U, 1000U, 8191U, 8192U}) {
+      Steps<uint8_t> w8(order, n, &random);
+      Steps<uint16_t> w16(order, n, &random);
+      Steps<uint32_t> w32(order, n, &random);
+      Steps<uint64_t> w64(order, n, &random);
+      for (const Kernels* set : runnable_kernels()) {
+        SCOPED_TRACE(std::string(set->name) + ", n " + std::to_string(n) + ", order " +
+                     std::to_string(static_cast<int>(order)));
+        w8.expect_taken_and_made(*set);
+        w16.expect_taken_and_made(*set);
+        w32.expect_taken_and_made(*set);
+        w64.expect_taken_and_made(*set);
+        if (testing::Test::HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(ClassKernels, EncodeSymbolsAlikeAndDecodeThem) {
+  std::mt19937_64 random(4);
+  constexpr size_t kTables = 16;
+  std::vector<SlotTable> slots(kTables);
+  std::vector<RansRange> ranges(kTables * kRansTableSymbols);
+  std::vector<std::vector<uint8_t>> used(kTables);
+  for (size_t t = 0; t < kTables; ++t) {
+    const StepTable& table = standard_table(static_cast<unsigned>(random() % kStandardTables));
+    fill_slots(table.of, &slots[t]);
+    uint16_t begin = 0;
+    for (unsigned s = 0; s < kStepSymbols; ++s) {
+      ranges[t * kRansTableSymbols + s] = {table.of[s], begin};
+      begin = static_cast<uint16_t>(begin + table.of[s]);
+      if (table.of[s] != 0) used[t].push_back(static_cast<uint8_t>(s));
+    }
+  }
+  const Kernels& scalar = *runnable_kernels().front();
+  for (unsigned log2_lanes = 2; log2_lanes <= 5; ++log2_lanes) {
+    for (const size_t n : {1U, 3U, 4U, 15U, 16U, 17U, 31U, 32U, 33U, 63U, 100U, 8191U, 8192U}) {
+      std::vector<uint8_t> tables(n);
+      std::vector<uint8_t> symbols(n);
+      std::vector<uint16_t> codes(n);
+      for (size_t j = 0; j < n; ++j) {
+        tables[j] = static_cast<uint8_t>(random() % kTables);
+        // Mostly what is likely, so that states grow slowly too.
+        const auto& candidates = used[tables[j]];
+        symbols[j] =
+            random() % 3 != 0 ? candidates.front() : candidates[random() % candidates.size()];
+        codes[j] = static_cast<uint16_t>(tables[j] * kRansTableSymbols + symbols[j]);
+      }
+      const RansSymbols input{ranges.data(), codes.data(), n, log2_lanes};
+      const auto encode = [&](const Kernels& set, std::vector<uint32_t>* states) {
+        states->assign(size_t{1} << log2_lanes, 1U << kRansLog2Low);
+        std::vector<uint16_t> words(n + kRansSlackWords);
+        uint16_t* const end = words.data() + words.size();
+        uint16_t* const begin = set.encode_symbols(input, states->data(), end);
+        EXPECT_LE(static_cast<size_t>(end - begin), n);
+        return std::vector<uint16_t>(begin, end);
+      };
+      std::vector<uint32_t> expected_states;
+      const std::vector<uint16_t> expected = encode(scalar, &expected_states);
+      for (const Kernels* set : runnable_kernels()) {
+        SCOPED_TRACE(std::string(set->name) + ", n " + std::to_string(n) + ", lanes 2^" +
+                     std::to_string(log2_lanes));
+        std::vector<uint32_t> states;
+        ASSERT_EQ(encode(*set, &states), expected);
+        ASSERT_EQ(states, expected_states);
+        std::vector<uint8_t> found(n);
+        ASSERT_EQ(set->decode_symbols(
+                      {slots.front().data(), tables.data(), n, log2_lanes,
+                       reinterpret_cast<const std::byte*>(expected.data()), expected.size()},
+                      states.data(), found.data()),
+                  expected.size());
+        ASSERT_EQ(found, symbols);
+        for (const uint32_t state : states) ASSERT_EQ(state, 1U << kRansLog2Low);
       }
     }
   }
