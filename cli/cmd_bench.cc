@@ -12,6 +12,7 @@ namespace {
 struct Arguments {
   std::string from;
   std::string to;
+  std::string earlier;
   CompareCodecsOptions options;
 };
 
@@ -80,6 +81,13 @@ Status run(const Common& common, const Arguments& arguments) {
   Result<std::unique_ptr<Checkpoint>> to = open_checkpoint(arguments.to);
   if (!to) return std::move(to).error();
   CompareCodecsOptions options = arguments.options;
+  std::unique_ptr<Checkpoint> earlier;
+  if (!arguments.earlier.empty()) {
+    Result<std::unique_ptr<Checkpoint>> opened = open_checkpoint(arguments.earlier);
+    if (!opened) return std::move(opened).error();
+    earlier = *std::move(opened);
+    options.earlier = earlier.get();
+  }
   Result<CodecComparison> report = [&] {
     ProgressBar bar(common, "bench");
     options.progress = bar.callback();
@@ -119,6 +127,8 @@ void add_bench(CLI::App& app, Context& context) {
   verb->add_option("OLD", arguments->from, "A .safetensors file or a Hugging Face model folder")
       ->required();
   verb->add_option("NEW", arguments->to, "What came after it")->required();
+  verb->add_option("--earlier", arguments->earlier,
+                   "What came before OLD, for codec momentum; left out otherwise");
   verb->add_option("--codec", options.codecs,
                    "Only this codec or effort (see publish --effort); may be given again")
       ->allow_extra_args(false);

@@ -30,6 +30,7 @@ struct Made {
   uint64_t elements;
   std::vector<std::byte> old_words;
   std::vector<std::byte> new_words;
+  std::vector<std::byte> earlier_words;
 };
 
 // Most inputs make small states, to be fast; an even size byte makes one of several windows.
@@ -41,6 +42,7 @@ Made make(const uint8_t* data, size_t size) {
   made.elements = 1 + (data[1] % 16 == 0 ? asked % kMaxElements : asked % 300);
   made.old_words = make_old_words(made.dtype, made.elements, number(data + 3, 4));
   made.new_words = made.old_words;
+  made.earlier_words = made.old_words;
   const unsigned word_bytes = dtype_info(made.dtype).word_bytes;
   uint64_t state = number(data + 3, 4) | 1;
   uint64_t at = 0;
@@ -67,6 +69,12 @@ Made make(const uint8_t* data, size_t size) {
           value -= random % 3 == 0 ? random % 1000 : 0;
       }
       for (unsigned b = 0; b < word_bytes; ++b) word[b] = static_cast<std::byte>(value >> (8 * b));
+      // A word that moves mostly moved before, as far or a little further, down if up or not.
+      std::byte* earlier = made.earlier_words.data() + at * word_bytes;
+      const uint64_t old_value = number(reinterpret_cast<const uint8_t*>(earlier), word_bytes);
+      const uint64_t back = old_value + (random % 8 < 5 ? old_value - value : value - old_value);
+      const uint64_t was = random % 16 == 0 ? old_value : back + random % 32 / 16;
+      for (unsigned b = 0; b < word_bytes; ++b) earlier[b] = static_cast<std::byte>(was >> (8 * b));
     }
   }
   return made;
@@ -80,7 +88,7 @@ void read_back(const Made& made, ByteSpan bytes) {
         Section::open(bytes, {made.elements, 1, word_bytes}, made.dtype);
     if (!section) std::abort();
     std::vector<std::byte> words = made.old_words;
-    const Result<uint64_t> changed = section->apply(0, words);
+    const Result<uint64_t> changed = section->apply(0, words, made.earlier_words);
     if (!changed || *changed != section->header().changed || words != made.new_words) std::abort();
   }
 }
@@ -101,7 +109,8 @@ void code(const Made& made) {
                               .positions = changes.positions(),
                               .run_ends = changes.run_ends(),
                               .changed_words = changes.words(),
-                              .replaced_words = changes.replaced_words()};
+                              .replaced_words = changes.replaced_words(),
+                              .earlier_words = made.earlier_words};
       std::vector<std::byte> bytes;
       if (!append_section(change, {0, made.elements, 0, 1}, {}, {}, codec, &bytes)) std::abort();
       if (first.empty()) first = bytes;

@@ -33,7 +33,7 @@ struct Applied {
   bool operator==(const Applied&) const = default;
 };
 
-Applied apply_blocks(const Section& section, std::vector<std::byte> words) {
+Applied apply_blocks(const Section& section, std::vector<std::byte> words, ByteSpan earlier) {
   const SectionHeader& header = section.header();
   const uint64_t word_bytes = dtype_info(header.dtype).word_bytes;
   const uint64_t block_bytes = word_bytes << header.log2_block;
@@ -41,8 +41,8 @@ Applied apply_blocks(const Section& section, std::vector<std::byte> words) {
   for (uint64_t block = 0; block < header.blocks(); ++block) {
     const uint64_t begin = block * block_bytes;
     const uint64_t length = std::min<uint64_t>(block_bytes, words.size() - begin);
-    const Result<uint64_t> changed =
-        section.apply(block, MutByteSpan(words).subspan(begin, length));
+    const Result<uint64_t> changed = section.apply(block, MutByteSpan(words).subspan(begin, length),
+                                                   earlier.subspan(begin, length));
     if (!changed) {
       words.resize(begin);  // what a refused block left is unspecified
       break;
@@ -64,10 +64,15 @@ void apply_section(ByteSpan bytes) {
   for (const uint64_t seed : {uint64_t{0}, header->sum_before.a | 1}) {
     const std::vector<std::byte> old_words =
         make_old_words(header->dtype, header->elements(), seed);
+    // Words that moved before, and words that did not.
+    std::vector<std::byte> earlier = old_words;
+    uint64_t state = seed + 1;
+    for (size_t at = 0; at < earlier.size(); at += 1 + next_random(&state) % 32)
+      earlier[at] ^= static_cast<std::byte>(state % 16);
     std::optional<Applied> first;
     for (const Kernels* set : runnable_kernels()) {
       use_kernels(*set);
-      Applied applied = apply_blocks(*section, old_words);
+      Applied applied = apply_blocks(*section, old_words, earlier);
       if (!first) {
         first = std::move(applied);
       } else if (applied != *first) {

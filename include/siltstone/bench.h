@@ -20,8 +20,10 @@ struct CompareCodecsOptions {
   // Names of codecs, and of efforts: a codec chosen per section, as publish does with that effort.
   // Empty: all of both.
   std::vector<std::string> codecs;
-  std::string tensors;              // a shell pattern their names match; empty: all
-  unsigned rounds = 3;              // times are medians of so many; at least 1
+  std::string tensors;  // a shell pattern their names match; empty: all
+  // What came before `from`, for codec momentum, which is left out without it. Borrowed.
+  const Checkpoint* earlier = nullptr;
+  unsigned rounds = 3;  // times are medians of so many; at least 1
   Progress progress;
 };
 

@@ -28,6 +28,7 @@ enum class Need : uint8_t {
   kNothing = 0,
   kChangedWords = 1,  // the old words at the changed positions
   kAllWords = 2,      // every old word of the tile
+  kEarlierWords = 3,  // these and, beside them, the words that the version before had
 };
 
 // What an encoder may spend on making sections small. Whatever it is, no section is larger than
@@ -57,6 +58,9 @@ struct TileChange {
   std::span<const uint64_t> run_ends;         // per run: end of its part of `positions`
   std::span<const std::byte> changed_words;   // new words, parallel to `positions`
   std::span<const std::byte> replaced_words;  // old words, parallel to `positions`
+  // What the words were one version before the old ones: elements * word_bytes. Empty: not known,
+  // at least not to whoever will decode; then no codec of Need::kEarlierWords is tried.
+  std::span<const std::byte> earlier_words;
   Effort effort = Effort::kDefault;
   uint64_t changed() const { return positions.size(); }
   uint64_t blocks() const { return (elements + (1ULL << log2_block) - 1) >> log2_block; }
@@ -82,10 +86,12 @@ class BlockDecoder {
   virtual ~BlockDecoder() = default;
   // `words` holds the block's old words and receives its new words. A codec that needs nothing does
   // not look at what `words` holds, but may leave words that did not change as they are (raw does,
-  // dense overwrites all). On error their content is unspecified. Returns how many elements the
-  // block's code says it changes: whoever applies all blocks compares the sum with
-  // TileCode::changed.
-  virtual Result<uint64_t> apply(uint64_t block, std::span<std::byte> words) const = 0;
+  // dense overwrites all). `earlier` has the words of the version before the old ones; only codecs
+  // of Need::kEarlierWords look at it, and need it as long as `words`. On error the content of
+  // `words` is unspecified. Returns how many elements the block's code says it changes: whoever
+  // applies all blocks compares the sum with TileCode::changed.
+  virtual Result<uint64_t> apply(uint64_t block, std::span<std::byte> words,
+                                 std::span<const std::byte> earlier) const = 0;
 };
 
 class Codec {
@@ -98,7 +104,8 @@ class Codec {
   virtual bool fast() const { return true; }
   // A cheap guess of the encoded size in bytes: only codecs near the smallest guess are tried.
   virtual uint64_t estimate_bytes(const TileChange& change) const = 0;
-  // kUnsupported: it does not code words of this dtype; another codec has to.
+  // kUnsupported: it does not code words of this dtype, or without what it needs to know; another
+  // codec has to.
   virtual Result<EncodedTile> encode(const TileChange& change) const = 0;
   // `code` must outlive the decoder.
   virtual Result<std::unique_ptr<BlockDecoder>> decoder(const TileCode& code) const = 0;

@@ -88,8 +88,6 @@ Status read_kind(ByteSpan bytes, SectionHeader* header) {
   if (find_dtype(header->dtype) == nullptr)
     return unsupported("dtype code " + std::to_string(static_cast<unsigned>(header->dtype)));
   const unsigned need = u8(39) >> kNeedShift;
-  if (need > static_cast<uint8_t>(Need::kAllWords))
-    return unsupported("need " + std::to_string(need));
   header->need = static_cast<Need>(need);
   const unsigned log2_block = u8(39) & ((1U << kNeedShift) - 1);
   if (log2_block < kMinLog2Block || log2_block > kMaxLog2Block)
@@ -212,7 +210,8 @@ Status check_change(const TileChange& change, const Tile& tile) {
       change.old_words.size() != bytes || change.new_words.size() != bytes ||
       change.run_ends.size() != ceil_div(change.elements, kRunElements) ||
       change.changed_words.size() != change.changed() * dtype_info(change.dtype).word_bytes ||
-      change.replaced_words.size() != change.changed_words.size())
+      change.replaced_words.size() != change.changed_words.size() ||
+      (!change.earlier_words.empty() && change.earlier_words.size() != bytes))
     return Error{Code::kInternal, "section: a change list that does not fit its tile"};
   return {};
 }
@@ -247,7 +246,8 @@ constexpr uint64_t kSmallTileElements = uint64_t{1} << 17;
 Result<Encoded> smallest(const TileChange& change) {
   std::vector<std::pair<uint64_t, const Codec*>> guesses;
   for (const Codec* codec : all_codecs()) {
-    if (change.effort != Effort::kFast || codec->fast())
+    const bool known = codec->need() != Need::kEarlierWords || !change.earlier_words.empty();
+    if (known && (change.effort != Effort::kFast || codec->fast()))
       guesses.emplace_back(codec->estimate_bytes(change), codec);
   }
   const uint64_t lowest = std::ranges::min_element(guesses)->first;
@@ -402,7 +402,7 @@ Result<Section> Section::open(ByteSpan bytes, const WordMatrix& matrix, DType dt
   return section;
 }
 
-Result<uint64_t> Section::apply(uint64_t block, MutByteSpan words) const {
+Result<uint64_t> Section::apply(uint64_t block, MutByteSpan words, ByteSpan earlier) const {
   if (block >= code_->blocks.size())
     return Error{Code::kInvalidArgument, "section: no block " + std::to_string(block)};
   const uint64_t elements = block_elements(code_->elements, code_->log2_block, block);
@@ -411,7 +411,7 @@ Result<uint64_t> Section::apply(uint64_t block, MutByteSpan words) const {
                                              " bytes of words for a block of " +
                                              std::to_string(elements) + " elements"};
   if (!touches(block)) return uint64_t{0};
-  return decoder_->apply(block, words);
+  return decoder_->apply(block, words, earlier);
 }
 
 }  // namespace siltstone

@@ -63,7 +63,7 @@ class Section {
   const SectionHeader& header() const { return header_; }
   // Turns the block's old words into its new words (siltstone/codec.h, BlockDecoder::apply). A
   // block without changes returns 0 and leaves `words` alone.
-  Result<uint64_t> apply(uint64_t block, MutByteSpan words) const;
+  Result<uint64_t> apply(uint64_t block, MutByteSpan words, ByteSpan earlier = {}) const;
   // Whether the block has changes.
   bool touches(uint64_t block) const { return !code_->blocks[block].empty(); }
 

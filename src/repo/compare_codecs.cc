@@ -7,6 +7,7 @@
 #include <cstring>
 #include <ctime>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "base/bytes.h"
@@ -39,6 +40,7 @@ struct Piece {
   const TensorInfo* info;
   size_t from;  // the tensor's index on each side
   size_t to;
+  std::optional<size_t> earlier;
   Tile tile;
   uint64_t offset_bytes;  // in the tensor
   uint64_t length_bytes;
@@ -69,7 +71,12 @@ class Comparison {
   };
 
   void add_tensor(size_t from, size_t to);
+  std::optional<size_t> find_earlier(const TensorInfo& info) const;
   Status load(size_t first);
+  ByteSpan earlier_words(const Placed& placed) const {
+    if (!placed.piece.earlier) return {};
+    return ByteSpan(earlier_).subspan(placed.at, placed.piece.length_bytes);
+  }
   Status measure(Subject* subject);
   Status encode(Subject* subject);
   Status append(Subject* subject, const Piece& piece, const TileChange& change,
@@ -87,6 +94,7 @@ class Comparison {
   std::vector<Placed> batch_;
   std::vector<std::byte> old_;
   std::vector<std::byte> new_;
+  std::vector<std::byte> earlier_;
   std::vector<std::byte> live_;
   std::vector<std::vector<std::byte>> sections_;  // parallel to batch_; empty: no change
   uint64_t batch_changed_ = 0;
@@ -98,10 +106,19 @@ void Comparison::add_tensor(size_t from, size_t to) {
   const WordMatrix matrix = word_matrix(info);
   const uint64_t row_bytes = matrix.cols * matrix.word_bytes;
   for (const Tile& tile : default_tiles(matrix))
-    pieces_.push_back({&info, from, to, tile, tile.row_begin * row_bytes, tile.rows * row_bytes});
+    pieces_.push_back({&info, from, to, find_earlier(info), tile, tile.row_begin * row_bytes,
+                       tile.rows * row_bytes});
   ++report_.tensors;
   report_.dense_bytes += info.size_bytes;
   report_.elements += matrix.words();
+}
+
+std::optional<size_t> Comparison::find_earlier(const TensorInfo& info) const {
+  if (options_.earlier == nullptr) return std::nullopt;
+  const std::span<const TensorInfo> tensors = options_.earlier->tensors();
+  const auto found = std::ranges::lower_bound(tensors, info.name, {}, &TensorInfo::name);
+  if (found == tensors.end() || *found != info) return std::nullopt;
+  return static_cast<size_t>(found - tensors.begin());
 }
 
 Status Comparison::plan() {
@@ -150,12 +167,16 @@ Status Comparison::load(size_t first) {
   old_.resize(bytes);
   new_.resize(bytes);
   live_.resize(bytes);
+  if (options_.earlier != nullptr) earlier_.resize(bytes);
   if (sections_.size() < batch_.size()) sections_.resize(batch_.size());
   for (const auto& [piece, at] : batch_) {
     SILT_TRY(from_.read(piece.from, piece.offset_bytes,
                         MutByteSpan(old_).subspan(at, piece.length_bytes)));
     SILT_TRY(
         to_.read(piece.to, piece.offset_bytes, MutByteSpan(new_).subspan(at, piece.length_bytes)));
+    if (piece.earlier)
+      SILT_TRY(options_.earlier->read(*piece.earlier, piece.offset_bytes,
+                                      MutByteSpan(earlier_).subspan(at, piece.length_bytes)));
   }
   return {};
 }
@@ -191,6 +212,7 @@ Status Comparison::encode(Subject* subject) {
     change.changed_words = changes_.words();
     change.replaced_words = changes_.replaced_words();
     change.effort = subject->coding.effort;
+    change.earlier_words = earlier_words(batch_[i]);
     SILT_TRY(append(subject, piece, change, &sections_[i]));
   }
   return {};
@@ -203,6 +225,7 @@ Status Comparison::decode(Subject* subject) {
     const std::string where =
         "codec '" + subject->result.name + "', tensor '" + piece.info->name + "'";
     const MutByteSpan words = MutByteSpan(live_).subspan(at, piece.length_bytes);
+    const ByteSpan earlier = earlier_words(batch_[i]);
     SILT_ASSIGN(const Section section,
                 Section::open(sections_[i], word_matrix(*piece.info), piece.info->dtype).in(where));
     const SectionHeader& header = section.header();
@@ -212,7 +235,10 @@ Status Comparison::decode(Subject* subject) {
       const uint64_t begin = block * block_bytes;
       const uint64_t length = std::min(block_bytes, words.size() - begin);
       SILT_ASSIGN(const uint64_t count,
-                  section.apply(block, words.subspan(begin, length)).in(where));
+                  section
+                      .apply(block, words.subspan(begin, length),
+                             earlier.empty() ? earlier : earlier.subspan(begin, length))
+                      .in(where));
       changed += count;
     }
     if (changed != header.changed)
@@ -283,6 +309,7 @@ Result<CodecComparison> Comparison::run(const std::vector<Coding>& codings) {
   }
   SILT_TRY(from_.check_unchanged());
   SILT_TRY(to_.check_unchanged());
+  if (options_.earlier != nullptr) SILT_TRY(options_.earlier->check_unchanged());
   for (Subject& subject : subjects) finish(&subject);
   return std::move(report_);
 }
@@ -302,12 +329,17 @@ Result<CodecComparison> compare_codecs(const Checkpoint& from, const Checkpoint&
 Result<CodecComparison> compare_codecs(const Checkpoint& from, const Checkpoint& to,
                                        const CompareCodecsOptions& options) {
   std::vector<Coding> all;
-  for (const Codec* codec : all_codecs()) all.push_back({codec->name(), codec});
+  for (const Codec* codec : all_codecs())
+    if (codec->need() != Need::kEarlierWords || options.earlier != nullptr)
+      all.push_back({codec->name(), codec});
   for (const Effort effort : kEfforts) all.push_back({effort_name(effort), nullptr, effort});
   if (options.codecs.empty()) return compare_codecs(from, to, all, options);
   std::vector<Coding> codings;
   for (const std::string& name : options.codecs) {
     const auto found = std::ranges::find(all, name, &Coding::name);
+    if (found == all.end() && find_codec(name) != nullptr)
+      return Error{Code::kInvalidArgument,
+                   "codec " + name + " needs the checkpoint before the first one"};
     if (found == all.end()) {
       std::string problem = "there is no codec or effort '" + name + "'; there are";
       for (const Coding& coding : all) problem.append(" ").append(coding.name);

@@ -29,8 +29,8 @@ WordMatrix matrix_of(const PlainChange& change) {
 
 Bytes encode(const PlainChange& change, const Codec* codec) {
   Bytes out;
-  const Status status =
-      append_section(change.view(), column_of(change.elements()), {1, 2}, {3, 4}, codec, &out);
+  const Status status = append_section(change.view_with_past(), column_of(change.elements()),
+                                       {1, 2}, {3, 4}, codec, &out);
   EXPECT_TRUE(status) << (status ? "" : status.error().message);
   return out;
 }
@@ -39,7 +39,8 @@ void expect_round_trip(const PlainChange& change, const Codec* codec) {
   const Bytes section = encode(change, codec);
   EXPECT_EQ(section.size() % 4, 0u);
   std::vector<std::byte> words = change.old_words;
-  const Result<uint64_t> changed = apply_section(section, matrix_of(change), change.dtype, &words);
+  const Result<uint64_t> changed =
+      apply_section(section, matrix_of(change), change.dtype, &words, change.earlier_words);
   ASSERT_TRUE(changed) << changed.error().message;
   EXPECT_EQ(*changed, change.positions.size());
   EXPECT_TRUE(words == change.new_words);
@@ -125,7 +126,8 @@ TEST_P(CodecContract, DecodesBlocksInAnyOrder) {
   std::vector<std::byte> words = change.old_words;
   for (const uint64_t block : {2, 0, 1})
     ASSERT_TRUE(
-        section->apply(block, MutByteSpan(words).subspan(block * block_bytes, block_bytes)));
+        section->apply(block, MutByteSpan(words).subspan(block * block_bytes, block_bytes),
+                       ByteSpan(change.earlier_words).subspan(block * block_bytes, block_bytes)));
   EXPECT_TRUE(words == change.new_words);
 }
 
@@ -140,10 +142,12 @@ TEST_P(CodecContract, SurvivesEveryBitFlip) {
     Bytes bad = good;
     bad[bit / 8] ^= std::byte{1} << (bit % 8);
     std::vector<std::byte> words = change.old_words;
-    EXPECT_FALSE(apply_section(bad, matrix_of(change), change.dtype, &words)) << "bit " << bit;
+    EXPECT_FALSE(apply_section(bad, matrix_of(change), change.dtype, &words, change.earlier_words))
+        << "bit " << bit;
     test::seal(&bad);
     words = change.old_words;
-    const Result<uint64_t> changed = apply_section(bad, matrix_of(change), change.dtype, &words);
+    const Result<uint64_t> changed =
+        apply_section(bad, matrix_of(change), change.dtype, &words, change.earlier_words);
     EXPECT_TRUE(!changed || *changed <= change.elements());
   }
 }
@@ -156,20 +160,23 @@ TEST_P(CodecContract, RefusesEveryTruncation) {
   for (size_t length = 0; length < good.size(); ++length) {
     Bytes bad(good.begin(), good.begin() + static_cast<ptrdiff_t>(length));
     std::vector<std::byte> words = change.old_words;
-    const Result<uint64_t> whole = apply_section(bad, matrix_of(change), change.dtype, &words);
+    const Result<uint64_t> whole =
+        apply_section(bad, matrix_of(change), change.dtype, &words, change.earlier_words);
     ASSERT_FALSE(whole) << length << " bytes";
     EXPECT_EQ(whole.error().code, Code::kCorrupt);
     test::seal(&bad);
-    EXPECT_FALSE(apply_section(bad, matrix_of(change), change.dtype, &words)) << length << " bytes";
+    EXPECT_FALSE(apply_section(bad, matrix_of(change), change.dtype, &words, change.earlier_words))
+        << length << " bytes";
   }
 }
 
 TEST_P(CodecContract, GuessesOfSizeAreNearTheTruth) {
   for (const uint32_t per_million : {1'000u, 10'000u, 300'000u}) {
-    const PlainChange change = make_change(dtype(), 300'000, 20, {Where::kRate, per_million},
-                                           Pattern::kNeighbours, per_million);
+    PlainChange change = make_change(dtype(), 300'000, 20, {Where::kRate, per_million},
+                                     Pattern::kNeighbours, per_million);
+    change.earlier_words = change.old_words;
     const Bytes section = encode(change, &codec());
-    const auto guess = static_cast<double>(codec().estimate_bytes(change.view()));
+    const auto guess = static_cast<double>(codec().estimate_bytes(change.view_with_past()));
     const auto truth = static_cast<double>(section.size());
     EXPECT_LT(guess, 1.4 * truth + 200) << per_million;
     EXPECT_GT(guess, 0.6 * truth - 200) << per_million;
@@ -198,7 +205,8 @@ TEST(CodecBlocks, AreDecodedOnManyThreads) {
     const Status applied = parallel_for(24, 4, [&](uint64_t block, unsigned) -> Status {
       const uint64_t begin = block * 2 * kRunElements;
       const uint64_t length = std::min<uint64_t>(2 * kRunElements, words.size() - begin);
-      const auto changed = section->apply(block, MutByteSpan(words).subspan(begin, length));
+      const auto changed = section->apply(block, MutByteSpan(words).subspan(begin, length),
+                                          ByteSpan(change.earlier_words).subspan(begin, length));
       return changed ? Status() : changed.error();
     });
     ASSERT_TRUE(applied) << applied.error().message;
@@ -231,6 +239,35 @@ TEST(CodecTable, PinsIdsAndNeeds) {
   ASSERT_NE(find_codec("class"), nullptr);
   EXPECT_EQ(find_codec("class")->id(), 4);
   EXPECT_EQ(find_codec("class")->need(), Need::kAllWords);
+  ASSERT_NE(find_codec("dense_delta"), nullptr);
+  EXPECT_EQ(find_codec("dense_delta")->id(), 5);
+  EXPECT_EQ(find_codec("dense_delta")->need(), Need::kAllWords);
+  ASSERT_NE(find_codec("momentum"), nullptr);
+  EXPECT_EQ(find_codec("momentum")->id(), 6);
+  EXPECT_EQ(find_codec("momentum")->need(), Need::kEarlierWords);
+}
+
+TEST(CodecChoice, LeavesOutWhatNeedsTheVersionBeforeWhereItIsNotKnown) {
+  const PlainChange change =
+      make_change(DType::kBF16, 30'000, 16, {Where::kRate, 300'000}, Pattern::kNeighbours, 5);
+  Bytes section;
+  ASSERT_TRUE(append_section(change.view(), column_of(30'000), {}, {}, nullptr, &section));
+  EXPECT_NE(parse_section_header(section)->need, Need::kEarlierWords);
+  const Status forced =
+      append_section(change.view(), column_of(30'000), {}, {}, find_codec("momentum"), &section);
+  ASSERT_FALSE(forced);
+  EXPECT_EQ(forced.error().code, Code::kUnsupported);
+}
+
+TEST(CodecNeeds, AreRefusedWhereTheyAreNotMet) {
+  const PlainChange change =
+      make_change(DType::kBF16, 30'000, 16, {Where::kRate, 300'000}, Pattern::kNeighbours, 6);
+  const Bytes section = encode(change, find_codec("momentum"));
+  std::vector<std::byte> words = change.old_words;
+  const Result<uint64_t> applied =
+      apply_section(section, matrix_of(change), change.dtype, &words, {});
+  ASSERT_FALSE(applied);
+  EXPECT_EQ(applied.error().code, Code::kInvalidArgument);
 }
 
 TEST(CodecChoice, IsNearTheSmallestAndNeverLargerThanRaw) {

@@ -26,6 +26,7 @@ struct GoldenTensor {
   TensorInfo info;
   Words old_bytes;
   Words new_bytes;
+  Words earlier_bytes;  // empty: no section needs them
   std::vector<GoldenTile> tiles;
   bool describe_short = false;  // old bytes repeat 8 bytes; new ones are described as patches
 
@@ -48,12 +49,13 @@ GoldenTensor make_tensor(std::string name, DType dtype, std::vector<int64_t> sha
 
 // Words of the given pattern, changed at `where`.
 GoldenTensor random_tensor(std::string name, DType dtype, std::vector<int64_t> shape, Where where,
-                           Pattern pattern, uint64_t seed) {
+                           Pattern pattern, uint64_t seed, bool with_past = false) {
   GoldenTensor tensor = make_tensor(std::move(name), dtype, std::move(shape));
   const uint64_t words = tensor.info.size_bytes / dtype_info(dtype).word_bytes;
   PlainChange change = make_change(dtype, words, 16, where, pattern, seed);
   tensor.old_bytes = std::move(change.old_words);
   tensor.new_bytes = std::move(change.new_words);
+  if (with_past) tensor.earlier_bytes = std::move(change.earlier_words);
   return tensor;
 }
 
@@ -75,9 +77,13 @@ Bytes encode_tile(const GoldenTensor& tensor, const GoldenTile& golden) {
   const PlainChange change(tensor.info.dtype, golden.log2_block,
                            gather(tensor, golden.tile, tensor.old_bytes),
                            gather(tensor, golden.tile, tensor.new_bytes));
+  const Words earlier =
+      tensor.earlier_bytes.empty() ? Words() : gather(tensor, golden.tile, tensor.earlier_bytes);
+  TileChange view = change.view();
+  view.earlier_words = earlier;
   Bytes section;
   const Status status =
-      append_section(change.view(), golden.tile, tile_sum(tensor, golden.tile, tensor.old_bytes),
+      append_section(view, golden.tile, tile_sum(tensor, golden.tile, tensor.old_bytes),
                      tile_sum(tensor, golden.tile, tensor.new_bytes),
                      golden.codec.empty() ? nullptr : find_codec(golden.codec), &section);
   if (!status) fail(status.error());
@@ -109,6 +115,7 @@ Json describe_bytes(const GoldenTensor& tensor) {
   if (!tensor.describe_short) {
     json["old"] = to_hex(ByteSpan(tensor.old_bytes));
     json["new"] = to_hex(ByteSpan(tensor.new_bytes));
+    if (!tensor.earlier_bytes.empty()) json["earlier"] = to_hex(ByteSpan(tensor.earlier_bytes));
     return json;
   }
   json["old"] = {{"repeat", to_hex(ByteSpan(tensor.old_bytes).first(8))},
@@ -185,7 +192,7 @@ GoldenCase example_case() {
 }
 
 // 52 words of one exponent, often changed, and 12 of a larger one.
-GoldenCase class_example_case() {
+GoldenTensor class_example_tensor() {
   GoldenTensor tensor = make_tensor("w", DType::kBF16, {8, 8});
   tensor.old_bytes.clear();
   for (uint16_t i = 0; i < 64; ++i)
@@ -198,7 +205,20 @@ GoldenCase class_example_case() {
     store_le(word, static_cast<uint16_t>(load_le<uint16_t>(word) + step));
   }
   tensor.tiles = {{tensor.whole(), "class"}};
-  return make_case("class_example", {tensor});
+  return tensor;
+}
+
+// The same change, by words of which some had moved before.
+GoldenTensor momentum_example_tensor() {
+  GoldenTensor tensor = class_example_tensor();
+  tensor.earlier_bytes = tensor.old_bytes;
+  const std::pair<size_t, int> steps[] = {{3, 1}, {8, -1}, {41, -1}, {44, 2}, {50, 8}, {60, 1}};
+  for (const auto& [element, step] : steps) {
+    std::byte* word = tensor.earlier_bytes.data() + 2 * element;
+    store_le(word, static_cast<uint16_t>(load_le<uint16_t>(word) - step));
+  }
+  tensor.tiles = {{tensor.whole(), "momentum"}};
+  return tensor;
 }
 
 GoldenCase one_codec_all_dtypes(const std::string& codec, uint64_t words, Pattern pattern,
@@ -206,8 +226,9 @@ GoldenCase one_codec_all_dtypes(const std::string& codec, uint64_t words, Patter
   std::vector<GoldenTensor> tensors;
   for (const DTypeInfo& info : all_dtypes()) {
     const auto elements = static_cast<int64_t>(words * info.word_bytes * 8 / info.bits);
-    GoldenTensor tensor = random_tensor("t." + std::string(info.name), info.dtype, {elements},
-                                        {Where::kRate, 400'000}, pattern, seed++);
+    GoldenTensor tensor =
+        random_tensor("t." + std::string(info.name), info.dtype, {elements},
+                      {Where::kRate, 400'000}, pattern, seed++, codec == "momentum");
     tensor.tiles = {{tensor.whole(), codec}};
     tensors.push_back(std::move(tensor));
   }
@@ -228,6 +249,19 @@ GoldenTensor trained_tensor(std::string name, std::vector<int64_t> shape, uint64
         static_cast<uint16_t>(random.below(2) ? old_word + distance : old_word - distance);
     store_le(tensor.old_bytes.data() + at, old_word);
     store_le(tensor.new_bytes.data() + at, new_word);
+  }
+  return tensor;
+}
+
+// Most words had moved the same way once before, some by nothing or against it.
+GoldenTensor with_momentum(GoldenTensor tensor) {
+  Random random(63);
+  tensor.earlier_bytes = tensor.old_bytes;
+  for (size_t at = 0; at < tensor.old_bytes.size(); at += 2) {
+    const auto from = load_le<uint16_t>(tensor.old_bytes.data() + at);
+    const int step = load_le<uint16_t>(tensor.new_bytes.data() + at) - from;
+    const int last = random.below(8) == 0 ? static_cast<int>(random.below(3)) - 1 : step;
+    store_le(tensor.earlier_bytes.data() + at, static_cast<uint16_t>(from - last));
   }
   return tensor;
 }
@@ -364,13 +398,16 @@ std::vector<GoldenCase> golden_read_cases() {
   cases.push_back(one_codec_all_dtypes("dense", 24, Pattern::kRandom, 300));
   cases.push_back(one_codec_all_dtypes("class", 24, Pattern::kSpecials, 400));
   cases.push_back(one_codec_all_dtypes("dense_delta", 24, Pattern::kSpecials, 500));
-  cases.push_back(class_example_case());
+  cases.push_back(make_case("class_example", {class_example_tensor()}));
+  cases.push_back(make_case("momentum_example", {momentum_example_tensor()}));
+  cases.push_back(one_codec_all_dtypes("momentum", 24, Pattern::kSpecials, 600));
+  cases.push_back(make_case("momentum_trained", {with_codec(with_momentum(trained), "momentum")}));
   cases.push_back(make_case("class_trained", {with_codec(trained, "class")}));
   cases.push_back(make_case("step_frames", {with_codec(trained, "step")}));
-  cases.push_back(make_case("dense_frames",
-                            {with_codec(planes_tensor("p16", DType::kBF16, {200}), "dense"),
-                             with_codec(planes_tensor("p64", DType::kF64, {50}), "dense", 20),
-                             with_codec(trained, "dense_delta")}));
+  cases.push_back(
+      make_case("dense_frames", {with_codec(planes_tensor("p16", DType::kBF16, {200}), "dense"),
+                                 with_codec(planes_tensor("p64", DType::kF64, {50}), "dense", 20),
+                                 with_codec(trained, "dense_delta")}));
   cases.push_back(make_case("blocks", {with_codec(blocks_tensor("raw", DType::kU8), "raw"),
                                        with_codec(blocks_tensor("step", DType::kBF16), "step"),
                                        with_codec(blocks_tensor("dense", DType::kU8), "dense"),

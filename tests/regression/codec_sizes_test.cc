@@ -55,11 +55,14 @@ struct State {
 };
 
 // One update per weight, uniform in [-update, update]; the master weight stands anywhere inside the
-// rounding cell of its word, so a step happens with probability |update| / step.
+// rounding cell of its word, so a step happens with probability |update| / step. The update before
+// was much the same, as momentum makes it.
 PlainChange make_state(const State& state) {
   Random random(state.elements + state.update);
+  Random past(state.update);
   std::vector<std::byte> old_words(2 * state.elements);
   std::vector<std::byte> new_words(2 * state.elements);
+  std::vector<std::byte> earlier_words(2 * state.elements);
   const bool half = state.dtype == DType::kF16;
   const int mantissa_bits = half ? 10 : 7;
   const int bias = half ? 15 : 127;
@@ -74,12 +77,20 @@ PlainChange make_state(const State& state) {
     const int64_t moved = static_cast<int64_t>(random.below(static_cast<uint64_t>(span))) -
                           static_cast<int64_t>(state.update);
     const auto place = static_cast<int64_t>(random.below(static_cast<uint64_t>(step)));
-    const int64_t target = moved + place;
-    const int64_t steps = target >= 0 ? target / step : -((step - 1 - target) / step);
+    const auto word_at = [&](int64_t target) {
+      const int64_t steps = target >= 0 ? target / step : -((step - 1 - target) / step);
+      return static_cast<uint16_t>(old_word + steps);
+    };
+    const int64_t before = moved * 7 / 8 +
+                           static_cast<int64_t>(past.below(static_cast<uint64_t>(span / 4 + 1))) -
+                           span / 8;
     store_le(old_words.data() + 2 * i, old_word);
-    store_le(new_words.data() + 2 * i, static_cast<uint16_t>(old_word + steps));
+    store_le(new_words.data() + 2 * i, word_at(place + moved));
+    store_le(earlier_words.data() + 2 * i, word_at(place - before));
   }
-  return PlainChange(state.dtype, kDefaultLog2Block, std::move(old_words), std::move(new_words));
+  PlainChange change(state.dtype, kDefaultLog2Block, std::move(old_words), std::move(new_words));
+  change.earlier_words = std::move(earlier_words);
+  return change;
 }
 
 constexpr State kStates[] = {
@@ -105,8 +116,8 @@ Table measure() {
     const PlainChange change = make_state(state);
     for (const Codec* codec : all_codecs()) {
       std::vector<std::byte> section;
-      const Status status =
-          append_section(change.view(), {0, change.elements(), 0, 1}, {}, {}, codec, &section);
+      const Status status = append_section(change.view_with_past(), {0, change.elements(), 0, 1},
+                                           {}, {}, codec, &section);
       EXPECT_TRUE(status);
       table[std::string(state.name) + "," + std::string(codec->name())] = {
           change.elements(), change.positions.size(), section.size()};

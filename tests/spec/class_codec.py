@@ -1,4 +1,4 @@
-"""The class codec, read from docs/format/delta_pack.md and the tables beside it."""
+"""The codecs class and momentum, read from docs/format/delta_pack.md and the tables beside it."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SYMBOLS, ESCAPE, TOTAL, LOW = 71, 70, 1024, 1 << 16
 
 
-def _standard_tables():
+def _standard_tables(name):
     tables = []
-    for line in (ROOT / "docs/format/step_tables.txt").read_text().splitlines():
+    for line in (ROOT / "docs/format" / name).read_text().splitlines():
         *listed, escape = map(int, line.split())
         tables.append(listed + [0] * (ESCAPE - len(listed)) + [escape])
     return tables
 
 
-STANDARD = _standard_tables()
+STANDARD = {1: _standard_tables("step_tables.txt"), 3: _standard_tables("momentum_tables.txt")}
 
 
 def _frequency(bits):
@@ -36,8 +36,8 @@ def _sent_table(bits):
 
 
 class Params:
-    def __init__(self, data, width, mantissa_bits):
-        self.mantissa_bits = mantissa_bits
+    def __init__(self, data, width, mantissa_bits, contexts):
+        self.mantissa_bits, self.contexts = mantissa_bits, contexts
         exponents = 1 if mantissa_bits is None else 1 << (8 * width - 1 - mantissa_bits)
         self.magnitude = 0 if mantissa_bits is None else (1 << (8 * width - 1)) - 1
         bits = Bits(data)
@@ -46,9 +46,12 @@ class Params:
         need(1 <= sparse <= 8, "sparse classes")
         need(1 <= tables <= 16, "tables")
         need(self.threshold <= exponents, "threshold")
-        sent = [bits.read(1) for _ in range(tables)]
+        self.binades = tables
+        sent = [bits.read(1) for _ in range(contexts * tables)]
         self.rice = [bits.read(5) for _ in range(sparse)]
-        self.tables = [_sent_table(bits) if sent[i] else STANDARD[min(base + 4 * i, 63)] for i in range(tables)]
+        self.tables = [_sent_table(bits) if sent[contexts * d + c]
+                       else STANDARD[contexts][contexts * min(base + 4 * d, 63) + c]
+                       for d in range(tables) for c in range(contexts)]
         need(bits.rest_is_padding(8), "parameters are left over")
 
     def exponent(self, word):
@@ -58,8 +61,8 @@ class Params:
         """None for dense exponents."""
         return min(exponent - self.threshold, len(self.rice) - 1) if exponent >= self.threshold else None
 
-    def table(self, exponent):
-        return self.tables[min(self.threshold - 1 - exponent, len(self.tables) - 1)]
+    def table(self, exponent, context):
+        return self.tables[self.contexts * min(self.threshold - 1 - exponent, self.binades - 1) + context]
 
 
 def _number(bits):
@@ -79,8 +82,9 @@ def _step(symbol, raw, word_bits):
     return -size if bits >> q else size
 
 
-def apply(params, payload, words, order):
-    """Changes the block's words in place and returns how many changes it states."""
+def apply(params, payload, words, order, earlier):
+    """Changes the block's words in place and returns how many changes it states. `earlier` has the block's
+    words in the version before, which codec momentum looks at; None for codec class."""
     width = order.width
     n = len(words) // width
     head = Bits(payload)
@@ -138,7 +142,11 @@ def apply(params, payload, words, order):
             places[of].append(position)
             continue
         need(dense, "dense words that the head does not know of")
-        table = params.table(exponent)
+        last = 0
+        if earlier is not None:
+            last = order.distance(int.from_bytes(earlier[position * width:(position + 1) * width], "little"), word)
+        size = abs(last)
+        table = params.table(exponent, min(size, 2) if earlier is not None else 0)
         slot, symbol = states[lane] % TOTAL, 0
         while slot >= table[symbol]:
             slot -= table[symbol]
@@ -150,9 +158,14 @@ def apply(params, payload, words, order):
             state = state << 16 | word
         states[lane] = state
         lane = (lane + 1) % params.lanes
-        if symbol:
-            order.move(words, position, _step(symbol, bits.read, 8 * width))
-            changed += 1
+        step = _step(symbol, bits.read, 8 * width) if symbol else 0
+        if earlier is None:
+            changed += symbol != 0
+        else:
+            step += size - size // 8 if size >= 2 else 0
+            step = -step if last < 0 else step
+            changed += step & order.mask != 0
+        order.move(words, position, step)
     need(next(coded, None) is None and all(state == LOW for state in states), "coder does not end as it began")
     ordinal = 0
     for members, where in zip(ranks, places):

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A second reader of delta packs, written from docs/format/*.md alone. Standard library only.
 
-usage: decode.py PACK --tensor NAME --dtype BF16 --shape 2,5 --old FILE --out FILE
+usage: decode.py PACK --tensor NAME --dtype BF16 --shape 2,5 --old FILE [--earlier FILE] --out FILE
 
 Applies what the pack holds for one tensor to the tensor's old bytes and writes the new ones. It proves
-checksums and sums on the way and refuses whatever the documents say a reader must refuse.
+checksums and sums on the way and refuses whatever the documents say a reader must refuse. Sections of
+codec momentum need the bytes that the version before had.
 """
 
 import argparse
@@ -35,7 +36,8 @@ DTYPES = {
     "F64": (20, 64, 8, "sign-magnitude"), "I64": (21, 64, 8, "signed"), "U64": (22, 64, 8, "unsigned"),
 }
 HEADER = struct.Struct("<I16s16sBBBB")
-NEEDS = {1: 0, 2: 1, 3: 0, 4: 2, 5: 2}
+NEEDS = {1: 0, 2: 1, 3: 0, 4: 2, 5: 2, 6: 3}
+CONTEXTS = {4: 1, 6: 3}
 MANTISSA_BITS = {"F8_E5M2": 2, "F8_E4M3": 3, "F8_E4M3FNUZ": 3, "F8_E5M2FNUZ": 2, "F16": 10, "BF16": 7, "F32": 23,
                  "F64": 52}
 
@@ -115,7 +117,6 @@ class Section:
         need(codec != 0, "codec 0")
         need(own_dtype in {row[0] for row in DTYPES.values()}, "dtype code", "unsupported")
         own_need, log2_block = kind >> 6, kind & 63
-        need(own_need <= 2, "need", "unsupported")
         need(13 <= log2_block <= 24, "block size")
         numbers, at = [], HEADER.size
         for _ in range(7):
@@ -137,7 +138,7 @@ class Section:
         self.data = data = data[:length]
         need(xxh64(data[4:]) & 0xFFFFFFFF == checksum, "checksum")
         need(codec in NEEDS, "unknown codec", "unsupported")
-        need(own_need == NEEDS[codec] and (codec == 4 or params == 0), "need or parameters are not the codec's")
+        need(own_need == NEEDS[codec] and (codec in CONTEXTS or params == 0), "need or parameters are not the codec's")
         need(own_dtype == code, "dtype is not the tensor's")
         rows, cols = matrix(dtype, shape)
         need(self.row + self.rows <= rows and self.col + self.cols <= cols, "tile outside the tensor")
@@ -159,8 +160,8 @@ class Section:
             self.payloads.append(data[first:first + size])
             first += size
         need(sum(1 for payload in self.payloads if payload) <= self.changed, "more blocks than changes")
-        if codec == 4:
-            self.params = class_codec.Params(self.params, word, self.mantissa_bits)
+        if codec in CONTEXTS:
+            self.params = class_codec.Params(self.params, word, self.mantissa_bits, CONTEXTS[codec])
 
     def ranges(self):
         """Byte ranges of the tile in its tensor, row by row (one range where rows touch)."""
@@ -179,17 +180,20 @@ class Section:
                 sums.append(digest.sum_at(tensor[first:last], first))
         return digest.add(*sums)
 
-    def apply(self, tensor):
-        """Changes the tensor (a bytearray) in place."""
+    def apply(self, tensor, earlier=None):
+        """Changes the tensor (a bytearray) in place; `earlier` is what it was in the version before."""
         need(self.tile_sum(tensor) == self.before, "old words are not those the section starts from")
         ranges = self.ranges()
         tile = bytearray().join(tensor[begin:end] for begin, end in ranges)
+        need(self.codec != 6 or earlier is not None, "the version before is needed", "unsupported")
+        past = bytearray().join(earlier[begin:end] for begin, end in ranges) if self.codec == 6 else None
         step, counted = self.word << self.log2_block, 0
         for number, payload in enumerate(self.payloads):
             if payload:
                 words = tile[number * step:(number + 1) * step]
-                if self.codec == 4:
-                    counted += class_codec.apply(self.params, payload, words, Order(self.word, self.order))
+                if self.codec in CONTEXTS:
+                    counted += class_codec.apply(self.params, payload, words, Order(self.word, self.order),
+                                                 past and past[number * step:(number + 1) * step])
                 else:
                     counted += {1: _raw, 2: _step, 3: _dense, 5: _dense_delta}[self.codec](payload, words, self.word, self.order)
                 tile[number * step:number * step + len(words)] = words
@@ -256,6 +260,11 @@ class Order:
         if self.order == "sign-magnitude" and not rank & self.top:
             return rank ^ self.mask
         return rank ^ self.top
+
+    def distance(self, start, end):
+        """From word to word, as a signed number of the word's size."""
+        steps = (self.rank(end) - self.rank(start)) & self.mask
+        return steps - self.mask - 1 if steps & self.top else steps
 
     def move(self, words, position, step):
         place = slice(position * self.width, (position + 1) * self.width)
@@ -343,14 +352,16 @@ def main():
     for option in ("--tensor", "--dtype", "--shape"):
         parser.add_argument(option, required=True)
     parser.add_argument("--old", type=Path, required=True)
+    parser.add_argument("--earlier", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     shape = [int(part) for part in arguments.shape.split(",") if part]
     tensor = bytearray(arguments.old.read_bytes())
+    earlier = arguments.earlier and arguments.earlier.read_bytes()
     try:
         entry = read_pack(arguments.pack.read_bytes()).get(arguments.tensor, b"")
         for section in sections_of(entry, arguments.dtype, shape):
-            section.apply(tensor)
+            section.apply(tensor, earlier)
     except FormatError as error:
         sys.exit(f"decode: {error.code}: {error}")
     arguments.out.write_bytes(tensor)

@@ -38,12 +38,13 @@ class Golden(unittest.TestCase):
             dtype, shape = tensor["dtype"], tensor["shape"]
             words = old_bytes(tensor["old"])
             expected = new_bytes(tensor["new"], words)
+            earlier = bytes.fromhex(tensor["earlier"]) if "earlier" in tensor else None
             row = (tensor["name"], decode.DTYPES[dtype][0], shape)
             before.append((*row, digest.sum_at(words)))
             found = []
             for name, pack in zip(description["packs"], packs):
                 for section in decode.sections_of(pack.get(tensor["name"], b""), dtype, shape):
-                    section.apply(words)
+                    section.apply(words, earlier)
                     found.append((name, section.row, section.col, section.changed, digest.text(section.before),
                                   digest.text(section.after)))
             self.assertEqual(words, expected, tensor["name"])
@@ -73,7 +74,7 @@ class Golden(unittest.TestCase):
                     words = old_bytes(tensor["old"])
                     for entry in entries.values():
                         for section in decode.sections_of(entry, tensor["dtype"], tensor["shape"]):
-                            section.apply(words)
+                            section.apply(words, bytes(len(words)))
                 self.assertEqual(raised.exception.code, case["code"])
 
 

@@ -56,13 +56,18 @@ class Cases {
     params.threshold = 1;
     add(name, params.bits().bytes(), payload.bytes(), changed);
   }
+  // All words were what they are one version before, too.
+  void momentum(const char* name, const Bytes& params, const Bytes& payload) {
+    add(name, params, payload, 1, true);
+  }
   std::vector<HostileSection> take() { return std::move(cases_); }
 
  private:
-  void add(const char* name, const Bytes& params, const Bytes& payload, uint64_t changed = 1) {
+  void add(const char* name, const Bytes& params, const Bytes& payload, uint64_t changed = 1,
+           bool momentum = false) {
     SectionBytes section;
-    section.codec = 4;
-    section.need = 2;
+    section.codec = momentum ? 6 : 4;
+    section.need = momentum ? 3 : 2;
     section.changed = changed;
     section.params = params;
     section.blocks = {payload};
@@ -168,6 +173,31 @@ void add_dense(Cases* cases) {
   cases->dense("class_escape_without_bits", states(head(0), 0xFFFFFFFF));
 }
 
+// What differs from class: three tables for each exponent, and changes that are not counted in
+// symbols.
+void add_momentum(Cases* cases) {
+  const auto params = [](unsigned tables, unsigned sent) {
+    return BitString().put(0, 2).put(1, 4).put(1, 12).put(tables, 5).put(0, 6).put(sent,
+                                                                                   3 * tables);
+  };
+  const auto payload = [](uint32_t words, uint32_t state) {
+    BitString bits;
+    bits.number(0).put(1, 1).number(words).align();
+    for (int lane = 0; lane < 4; ++lane) bits.put(state, 32);
+    return bits;
+  };
+  const Bytes good = params(1, 0).put(0, 5).bytes();
+  cases->momentum("momentum_no_params", {}, Bytes(16));
+  cases->momentum("momentum_no_table", params(0, 0).put(0, 5).bytes(), Bytes(16));
+  cases->momentum("momentum_17_tables", params(17, 0).put(0, 5).bytes(), Bytes(16));
+  cases->momentum("momentum_table_missing", params(1, 4).put(0, 5).bytes(), Bytes(16));
+  cases->momentum("momentum_states_missing", good,
+                  BitString().number(0).put(1, 1).number(0).align().bytes());
+  cases->momentum("momentum_words_cut_off", good, payload(0, 1 << 16).bytes());
+  cases->momentum("momentum_states_do_not_end", good, payload(0, ~uint32_t{0}).put(0, 32).bytes());
+  cases->momentum("momentum_escape_without_bits", good, payload(0, 0xFFFFFFFF).bytes());
+}
+
 }  // namespace
 
 std::vector<HostileSection> hostile_classes() {
@@ -175,6 +205,7 @@ std::vector<HostileSection> hostile_classes() {
   add_params(&cases);
   add_sparse(&cases);
   add_dense(&cases);
+  add_momentum(&cases);
   return cases.take();
 }
 

@@ -127,7 +127,6 @@ void add_header_cases(Cases* cases) {
   cases->poked("dtype_0", kDTypeAt, uint8_t{0}, Code::kUnsupported);
   cases->poked("dtype_23", kDTypeAt, uint8_t{23}, Code::kUnsupported);
   cases->poked("dtype_of_another_tensor", kDTypeAt, static_cast<uint8_t>(DType::kF16));
-  cases->poked("need_3", kBlockAndNeedAt, uint8_t{3 << 6 | 16}, Code::kUnsupported);
   cases->poked("need_disagrees_with_codec", kBlockAndNeedAt, uint8_t{2 << 6 | 16});
   const auto claims = [cases](const char* name, auto change) {
     SectionBytes section = raw_section(raw_payload({7}));

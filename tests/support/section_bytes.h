@@ -98,9 +98,10 @@ struct SectionBytes {
   }
 };
 
-// Opens a section and applies all its blocks to `words`; returns the changes counted.
+// Opens a section and applies all its blocks to `words`; returns the changes counted. `earlier`
+// may be empty.
 inline Result<uint64_t> apply_section(ByteSpan bytes, const WordMatrix& matrix, DType dtype,
-                                      std::vector<std::byte>* words) {
+                                      std::vector<std::byte>* words, ByteSpan earlier = {}) {
   Result<Section> section = Section::open(bytes, matrix, dtype);
   if (!section) return section.error();
   const uint64_t block_bytes = uint64_t{matrix.word_bytes} << section->header().log2_block;
@@ -109,7 +110,8 @@ inline Result<uint64_t> apply_section(ByteSpan bytes, const WordMatrix& matrix, 
     const uint64_t begin = block * block_bytes;
     const uint64_t length = std::min<uint64_t>(block_bytes, words->size() - begin);
     const Result<uint64_t> count =
-        section->apply(block, MutByteSpan(*words).subspan(begin, length));
+        section->apply(block, MutByteSpan(*words).subspan(begin, length),
+                       earlier.empty() ? earlier : earlier.subspan(begin, length));
     if (!count) return count.error();
     changed += *count;
   }

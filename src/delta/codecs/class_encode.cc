@@ -39,7 +39,7 @@ int ones(uint64_t x) {
 template <class W>
 class ClassEncoder {
  public:
-  explicit ClassEncoder(const TileChange& change)
+  ClassEncoder(const TileChange& change, unsigned contexts)
       : change_(change),
         field_(exponent_field(change.dtype)),
         ranks_(dtype_info(change.dtype).order),
@@ -47,12 +47,15 @@ class ClassEncoder {
         window_(scratch<W>().window),
         sorted_(scratch<W>().sorted) {
     if (records_.size() < change.blocks()) records_.resize(change.blocks());
+    params_.contexts = contexts;
   }
 
   EncodedTile encode() {
     params_.threshold = sampled_threshold();
     params_.rice_bits.assign(kEncodedSparse, 0);
-    params_.tables.assign(field_.exponents == 1 ? 1 : kEncodedTables, std::nullopt);
+    params_.tables.assign((field_.exponents == 1 ? 1 : kEncodedTables) * params_.contexts,
+                          std::nullopt);
+    counts_.assign(params_.tables.size(), {});
     cuts_ = params_.cuts(field_);
     coding_ = params_.coding(change_.dtype);
     for (uint64_t block = 0; block < change_.blocks(); ++block)
@@ -71,8 +74,7 @@ class ClassEncoder {
  private:
   unsigned sampled_threshold() const;
   void record_block(uint64_t block);
-  void record_dense(const std::byte* old_words, const std::byte* new_words, size_t n,
-                    ClassRecord<W>* record);
+  void record_dense(uint64_t first, size_t n, ClassRecord<W>* record);
   void record_sparse(ChangeRange changes, uint32_t first_position, ClassRecord<W>* record);
   void choose_params();
   void choose_tables();
@@ -94,7 +96,7 @@ class ClassEncoder {
   std::array<uint64_t, kEncodedSparse> next_rank_{};    // of a change with gap 0
   std::array<uint64_t, kEncodedSparse> members_{};      // in all blocks
   std::array<uint64_t, kEncodedSparse> changed_{};
-  std::array<SymbolCounts, kEncodedTables> counts_{};
+  std::vector<SymbolCounts> counts_;  // per dense table
   uint64_t dense_blocks_ = 0;
   uint64_t dense_elements_ = 0;
 };
@@ -150,7 +152,7 @@ void ClassEncoder<W>::record_block(uint64_t block) {
                          positions + static_cast<ptrdiff_t>(change_.run_ends[run]), in_run + n) -
         positions);
     if (window_.before[0][groups] < n) record_sparse({first_change, at}, in_run, &record);
-    record_dense(window_words, change_.new_words.data() + (first + begin) * sizeof(W), n, &record);
+    record_dense(first + begin, n, &record);
     record.window_ends.push_back(static_cast<uint32_t>(record.codes.size()));
     for (unsigned k = 0; k < kEncodedSparse; ++k) class_begin_[k] += window_.before[k + 1][groups];
   }
@@ -162,16 +164,19 @@ void ClassEncoder<W>::record_block(uint64_t block) {
 }
 
 template <class W>
-void ClassEncoder<W>::record_dense(const std::byte* old_words, const std::byte* new_words, size_t n,
-                                   ClassRecord<W>* record) {
+void ClassEncoder<W>::record_dense(uint64_t first, size_t n, ClassRecord<W>* record) {
   const size_t dense = window_.before[0][ceil_div(n, kGroupElements)];
   if (dense == 0) return;
   const size_t begin = record->codes.size();
   const size_t wide_begin = record->wide_steps.size();
   record->codes.resize(begin + dense + kStepSlack);
   record->wide_steps.resize(wide_begin + dense + kStepSlack);
+  const uint64_t at = first * sizeof(W);
+  const std::byte* const earlier =
+      params_.contexts == 1 ? nullptr : change_.earlier_words.data() + at;
   const size_t wide = kernels().take_steps[std::countr_zero(sizeof(W))](
-      coding_, old_words, new_words, n, window_, record->codes.data() + begin,
+      coding_, change_.old_words.data() + at, earlier, change_.new_words.data() + at, n, window_,
+      record->codes.data() + begin,
       reinterpret_cast<std::byte*>(record->wide_steps.data() + wide_begin));
   record->codes.resize(begin + dense);
   record->wide_steps.resize(wide_begin + wide);
@@ -247,10 +252,11 @@ void ClassEncoder<W>::choose_tables() {
   uint64_t least = ~uint64_t{0};
   for (unsigned base = 0; base < kStandardTables; ++base) {
     ClassParams candidate;
+    candidate.contexts = params_.contexts;
     candidate.base_table = base;
     uint64_t cost = 0;
     for (const unsigned d : used)
-      cost += coded_cost(counts_[d], standard_table(candidate.standard_of(d)), kWordBits);
+      cost += coded_cost(counts_[d], candidate.standard_of(d), kWordBits);
     if (cost < least) {
       least = cost;
       params_.base_table = base;
@@ -258,8 +264,7 @@ void ClassEncoder<W>::choose_tables() {
   }
   for (const unsigned d : used) {
     const StepTable own = scaled_table(counts_[d]);
-    const uint64_t standard =
-        coded_cost(counts_[d], standard_table(params_.standard_of(d)), kWordBits);
+    const uint64_t standard = coded_cost(counts_[d], params_.standard_of(d), kWordBits);
     if (coded_cost(counts_[d], own, kWordBits) + (sent_table_bits(own) << 8) < standard)
       params_.tables[d] = own;
   }
@@ -267,9 +272,10 @@ void ClassEncoder<W>::choose_tables() {
 
 }  // namespace
 
-EncodedTile encode_classes(const TileChange& change) {
-  return with_word_type(dtype_info(change.dtype).word_bytes,
-                        [&](auto word) { return ClassEncoder<decltype(word)>(change).encode(); });
+EncodedTile encode_classes(const TileChange& change, unsigned contexts) {
+  return with_word_type(dtype_info(change.dtype).word_bytes, [&](auto word) {
+    return ClassEncoder<decltype(word)>(change, contexts).encode();
+  });
 }
 
 }  // namespace siltstone

@@ -74,10 +74,16 @@ ClassCuts ClassParams::cuts(const ExponentField& field) const {
   return cuts;
 }
 
+const StepTable& ClassParams::standard_of(unsigned table) const {
+  const unsigned index =
+      std::min(base_table + table / contexts * kTablesPerBinade, kStandardTables - 1);
+  return contexts == 1 ? standard_table(index) : momentum_table(index, table % contexts);
+}
+
 StepCoding ClassParams::coding(DType dtype) const {
   const ExponentField field = exponent_field(dtype);
   return {dtype_info(dtype).order, field.magnitude_mask, field.shift, threshold,
-          static_cast<unsigned>(tables.size())};
+          static_cast<unsigned>(tables.size()) / contexts};
 }
 
 uint64_t sent_table_bits(const StepTable& table) {
@@ -94,7 +100,7 @@ std::vector<std::byte> write_class_params(const ClassParams& params) {
   bits.put(params.log2_lanes - kMinLog2Lanes, kLanesBits);
   bits.put(params.sparse(), kSparseBits);
   bits.put(params.threshold, kThresholdBits);
-  bits.put(params.tables.size(), kTablesBits);
+  bits.put(params.tables.size() / params.contexts, kTablesBits);
   bits.put(params.base_table, kBaseBits);
   for (const auto& table : params.tables) bits.put(table ? 1 : 0, 1);
   for (const uint8_t rice : params.rice_bits) bits.put(rice, kRiceBits);
@@ -108,23 +114,26 @@ std::vector<std::byte> write_class_params(const ClassParams& params) {
   return out;
 }
 
-Result<ClassParams> read_class_params(ByteSpan bytes, const ExponentField& field) {
+Result<ClassParams> read_class_params(ByteSpan bytes, const ExponentField& field,
+                                      unsigned contexts) {
   std::vector<std::byte> padded(bytes.begin(), bytes.end());
   padded.resize(bytes.size() + BitReader::kTailBytes);
   BitReader bits(ByteSpan(padded).first(bytes.size()));
   ClassParams params;
+  params.contexts = contexts;
   params.log2_lanes = kMinLog2Lanes + static_cast<unsigned>(bits.get(kLanesBits));
   const auto sparse = static_cast<unsigned>(bits.get(kSparseBits));
   params.threshold = static_cast<unsigned>(bits.get(kThresholdBits));
-  const auto tables = static_cast<unsigned>(bits.get(kTablesBits));
+  const auto binades = static_cast<unsigned>(bits.get(kTablesBits));
   params.base_table = static_cast<unsigned>(bits.get(kBaseBits));
   if (sparse == 0 || sparse > kMaxSparse)
     return corrupt(std::to_string(sparse) + " sparse classes, 1 to 8 possible");
-  if (tables == 0 || tables > kMaxDenseTables)
-    return corrupt(std::to_string(tables) + " tables, 1 to 16 possible");
+  if (binades == 0 || binades > kMaxBinadeTables)
+    return corrupt(std::to_string(binades) + " tables, 1 to 16 possible");
   if (params.threshold > field.exponents)
     return corrupt("threshold " + std::to_string(params.threshold) + " for a dtype of " +
                    std::to_string(field.exponents) + " exponents");
+  const unsigned tables = binades * contexts;
   std::vector<bool> sent;
   for (unsigned i = 0; i < tables; ++i) sent.push_back(bits.get(1) != 0);
   for (unsigned k = 0; k < sparse; ++k)

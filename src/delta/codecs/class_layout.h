@@ -1,5 +1,5 @@
-// The bytes of the class codec: parameters of a section and heads of its blocks
-// (docs/format/delta_pack.md, "class").
+// The bytes of the codecs class and momentum: parameters of a section and heads of its blocks
+// (docs/format/delta_pack.md, "class" and "momentum").
 #pragma once
 
 #include <array>
@@ -18,7 +18,7 @@
 namespace siltstone {
 
 inline constexpr unsigned kMaxSparse = kMaxCuts;
-inline constexpr unsigned kMaxDenseTables = 16;
+inline constexpr unsigned kMaxBinadeTables = 16;
 inline constexpr unsigned kMinLog2Lanes = 2;
 inline constexpr unsigned kMaxLog2Lanes = 5;
 inline constexpr unsigned kLog2StateLow = 16;  // rANS states are in [2^16, 2^32)
@@ -35,24 +35,27 @@ struct ExponentField {
 ExponentField exponent_field(DType dtype);
 
 struct ClassParams {
+  unsigned contexts = 1;  // tables of each exponent: 1, or kMomentumContexts
   unsigned log2_lanes = kMinLog2Lanes;
   unsigned threshold = 0;  // words of a lower exponent are dense
   unsigned base_table = 0;
-  std::vector<uint8_t> rice_bits;                              // per sparse class
-  std::vector<std::optional<StepTable>> tables{std::nullopt};  // per dense table; empty: standard
+  std::vector<uint8_t> rice_bits;  // per sparse class
+  // By the exponent of a dense word, then by context; empty: standard.
+  std::vector<std::optional<StepTable>> tables{std::nullopt};
 
   unsigned lanes() const { return 1U << log2_lanes; }
   unsigned sparse() const { return static_cast<unsigned>(rice_bits.size()); }
-  unsigned standard_of(unsigned table) const {
-    const unsigned index = base_table + table * kTablesPerBinade;
-    return index < kStandardTables ? index : kStandardTables - 1;
+  const StepTable& standard_of(unsigned table) const;
+  const StepTable& table(unsigned table) const {
+    return tables[table] ? *tables[table] : standard_of(table);
   }
   ClassCuts cuts(const ExponentField& field) const;
   StepCoding coding(DType dtype) const;
 };
 
 std::vector<std::byte> write_class_params(const ClassParams& params);
-Result<ClassParams> read_class_params(ByteSpan bytes, const ExponentField& field);
+Result<ClassParams> read_class_params(ByteSpan bytes, const ExponentField& field,
+                                      unsigned contexts);
 
 // Bits that a table takes when it is sent.
 uint64_t sent_table_bits(const StepTable& table);

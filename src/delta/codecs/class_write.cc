@@ -126,8 +126,7 @@ BitWriter put_raw_bits_and_escapes(const ClassRecord<W>& record, const ClassTabl
 ClassTables::ClassTables(const ClassParams& params)
     : ranges_(params.tables.size() * kRansTableSymbols) {
   for (unsigned d = 0; d < params.tables.size(); ++d) {
-    const StepTable& table =
-        params.tables[d] ? *params.tables[d] : standard_table(params.standard_of(d));
+    const StepTable& table = params.table(d);
     uint16_t begin = 0;
     for (unsigned s = 0; s < kStepSymbols; ++s) {
       ranges_[d * kRansTableSymbols + s] = {table.of[s], begin};

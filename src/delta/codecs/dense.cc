@@ -26,7 +26,8 @@ class DenseDecoder : public BlockDecoder {
  public:
   explicit DenseDecoder(const TileCode& code) : code_(code) {}
 
-  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words) const override {
+  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words,
+                         std::span<const std::byte>) const override {
     const ByteSpan payload = code_.blocks[block];
     const uint64_t elements = words.size() / sizeof(W);
     const size_t head = header_bytes(sizeof(W));

@@ -14,7 +14,8 @@ class RawDecoder : public BlockDecoder {
  public:
   explicit RawDecoder(const TileCode& code) : code_(code) {}
 
-  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words) const override {
+  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words,
+                         std::span<const std::byte>) const override {
     const ByteSpan payload = code_.blocks[block];
     const unsigned word_bytes = dtype_info(code_.dtype).word_bytes;
     const uint64_t elements = words.size() / word_bytes;
@@ -55,8 +56,7 @@ class RawCodec : public Codec {
     uint64_t bytes = 0;
     for (uint64_t block = 0; block < change.blocks(); ++block) {
       const uint64_t changed = block_changes(change, block).count();
-      if (changed != 0)
-        bytes += kCountBytes + changed * (kPositionBytes + word_bytes);
+      if (changed != 0) bytes += kCountBytes + changed * (kPositionBytes + word_bytes);
     }
     return bytes;
   }

@@ -194,7 +194,8 @@ class StepDecoder : public BlockDecoder {
  public:
   explicit StepDecoder(const TileCode& code) : code_(code) {}
 
-  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words) const override {
+  Result<uint64_t> apply(uint64_t block, std::span<std::byte> words,
+                         std::span<const std::byte>) const override {
     const DTypeInfo& info = dtype_info(code_.dtype);
     const uint64_t elements = words.size() / info.word_bytes;
     SILT_ASSIGN(const OpenBlock open, open_block(block, code_.blocks[block], elements, &scratch()));

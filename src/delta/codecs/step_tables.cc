@@ -7,23 +7,37 @@ namespace {
 
 constexpr unsigned kListedSymbols = 23;  // of 16-bit words; the escape comes behind them
 
-constexpr std::array<std::array<uint16_t, kListedSymbols + 1>, kStandardTables> kListed = {{
+template <size_t N>
+using Listed = std::array<std::array<uint16_t, kListedSymbols + 1>, N>;
+
+constexpr Listed<kStandardTables> kListedSteps = {{
 #include "delta/codecs/step_tables.inc"
 }};
+constexpr Listed<kMomentumContexts* kStandardTables> kListedMomentum = {{
+#include "delta/codecs/momentum_tables.inc"
+}};
 
-constexpr std::array<StepTable, kStandardTables> kStandard = [] {
-  std::array<StepTable, kStandardTables> tables{};
-  for (unsigned i = 0; i < kStandardTables; ++i) {
-    for (unsigned s = 0; s < kListedSymbols; ++s) tables[i].of[s] = kListed[i][s];
-    tables[i].of[kEscapeSymbol] = kListed[i][kListedSymbols];
+template <size_t N>
+constexpr std::array<StepTable, N> spread_out(const Listed<N>& listed) {
+  std::array<StepTable, N> tables{};
+  for (size_t i = 0; i < N; ++i) {
+    for (unsigned s = 0; s < kListedSymbols; ++s) tables[i].of[s] = listed[i][s];
+    tables[i].of[kEscapeSymbol] = listed[i][kListedSymbols];
   }
   return tables;
-}();
+}
+constexpr std::array<StepTable, kStandardTables> kStandard = spread_out(kListedSteps);
+constexpr std::array<StepTable, kMomentumContexts* kStandardTables> kMomentum =
+    spread_out(kListedMomentum);
 
 }  // namespace
 
 const StepTable& standard_table(unsigned index) {
   return kStandard[index];
+}
+
+const StepTable& momentum_table(unsigned index, unsigned context) {
+  return kMomentum[index * kMomentumContexts + context];
 }
 
 StepTable scaled_table(const SymbolCounts& counts) {

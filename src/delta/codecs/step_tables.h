@@ -1,4 +1,5 @@
-// Step symbols and the tables that give their probabilities (docs/format/delta_pack.md, "class").
+// Step symbols and the tables that give their probabilities (docs/format/delta_pack.md, "class" and
+// "momentum").
 #pragma once
 
 #include <array>
@@ -21,6 +22,8 @@ struct StepTable {
 inline constexpr unsigned kStandardTables = 64;
 inline constexpr unsigned kTablesPerBinade = 4;
 const StepTable& standard_table(unsigned index);
+// The same for what momentum leaves open, by what the word did last time (Momentum::context).
+const StepTable& momentum_table(unsigned index, unsigned context);
 
 using SymbolCounts = std::array<uint32_t, kStepSymbols>;
 

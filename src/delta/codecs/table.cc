@@ -7,8 +7,9 @@ namespace siltstone {
 namespace {
 
 const auto& table() {
-  static const std::array<const Codec*, 5> codecs = {
-      &raw_codec(), &step_codec(), &dense_codec(), &class_codec(), &dense_delta_codec(),
+  static const std::array<const Codec*, 6> codecs = {
+      &raw_codec(),   &step_codec(),        &dense_codec(),
+      &class_codec(), &dense_delta_codec(), &momentum_codec(),
   };
   return codecs;
 }

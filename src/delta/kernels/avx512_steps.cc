@@ -47,6 +47,29 @@ struct Tables {
   __m512i last;
 };
 
+// Momentum of 32 words.
+struct Past {
+  Past(const Ranks& ranks, __m512i earlier, __m512i words) {
+    const __m512i step = _mm512_sub_epi16(ranks.rank(words), ranks.rank(earlier));
+    const __m512i size = _mm512_abs_epi16(step);
+    down = _mm512_movepi16_mask(step);
+    context = _mm512_min_epu16(size, spread(kMomentumContexts - 1));
+    expected = _mm512_maskz_sub_epi16(_mm512_cmpge_epu16_mask(size, spread(2)), size,
+                                      _mm512_srli_epi16(size, 3));
+  }
+  __m512i table(__m512i by_exponent) const {
+    return _mm512_add_epi16(_mm512_mullo_epi16(by_exponent, spread(kMomentumContexts)), context);
+  }
+  __m512i rest_of(__m512i step) const { return _mm512_sub_epi16(turned(step), expected); }
+  __m512i step_of(__m512i rest) const { return turned(_mm512_add_epi16(rest, expected)); }
+  __m512i turned(__m512i x) const {
+    return _mm512_mask_sub_epi16(x, down, _mm512_setzero_si512(), x);
+  }
+  __mmask32 down;
+  __m512i context;
+  __m512i expected;
+};
+
 // The rows of a window: 32 words each, which of them are there, and which of those are dense.
 template <class Visit>
 void for_each_row(size_t n, const ClassWindow& window, Visit visit) {
@@ -59,14 +82,19 @@ void for_each_row(size_t n, const ClassWindow& window, Visit visit) {
   }
 }
 
-void find_tables(const StepCoding& coding, const std::byte* words, size_t n,
-                 const ClassWindow& window, uint8_t* tables) {
+template <bool kEarlier>
+void find_tables(const StepCoding& coding, const std::byte* words, const std::byte* earlier,
+                 size_t n, const ClassWindow& window, uint8_t* tables) {
   const Tables of(coding);
+  const Ranks ranks(coding.order);
   for_each_row(n, window, [&](size_t begin, __mmask32 there, __mmask32 dense) {
     const __m512i x = _mm512_maskz_loadu_epi16(there, words + begin * 2);
-    const __m256i table = _mm512_cvtepi16_epi8(of.of(x));
+    __m512i table = of.of(x);
+    if constexpr (kEarlier) {
+      table = Past(ranks, _mm512_maskz_loadu_epi16(there, earlier + begin * 2), x).table(table);
+    }
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(tables),
-                        _mm256_maskz_compress_epi8(dense, table));
+                        _mm256_maskz_compress_epi8(dense, _mm512_cvtepi16_epi8(table)));
     tables += _mm_popcnt_u32(dense);
   });
 }
@@ -79,15 +107,23 @@ __m256i wide_symbols(__m256i sizes) {
   return _mm512_cvtepi32_epi16(symbol);
 }
 
-size_t take_steps(const StepCoding& coding, const std::byte* words, const std::byte* next, size_t n,
-                  const ClassWindow& window, uint16_t* codes, std::byte* wide_steps) {
+template <bool kEarlier>
+size_t take_steps(const StepCoding& coding, const std::byte* words, const std::byte* earlier,
+                  const std::byte* next, size_t n, const ClassWindow& window, uint16_t* codes,
+                  std::byte* wide_steps) {
   const Tables of(coding);
   const Ranks ranks(coding.order);
   size_t wides = 0;
   for_each_row(n, window, [&](size_t begin, __mmask32 there, __mmask32 dense) {
     const __m512i from = _mm512_maskz_loadu_epi16(there, words + begin * 2);
     const __m512i to = _mm512_maskz_loadu_epi16(there, next + begin * 2);
-    const __m512i step = _mm512_sub_epi16(ranks.rank(to), ranks.rank(from));
+    __m512i step = _mm512_sub_epi16(ranks.rank(to), ranks.rank(from));
+    __m512i table = of.of(from);
+    if constexpr (kEarlier) {
+      const Past past(ranks, _mm512_maskz_loadu_epi16(there, earlier + begin * 2), from);
+      step = past.rest_of(step);
+      table = past.table(table);
+    }
     const __m512i size = _mm512_abs_epi16(step);
     const __mmask32 up = _mm512_cmpgt_epi16_mask(step, _mm512_setzero_si512());
     __m512i symbol = _mm512_add_epi16(size, size);
@@ -101,7 +137,7 @@ size_t take_steps(const StepCoding& coding, const std::byte* words, const std::b
       _mm512_storeu_si512(wide_steps + wides * 2, _mm512_maskz_compress_epi16(wide, step));
       wides += static_cast<size_t>(_mm_popcnt_u32(wide));
     }
-    const __m512i code = _mm512_or_si512(_mm512_slli_epi16(of.of(from), 8), symbol);
+    const __m512i code = _mm512_or_si512(_mm512_slli_epi16(table, 8), symbol);
     _mm512_storeu_si512(codes, _mm512_maskz_compress_epi16(dense, code));
     codes += _mm_popcnt_u32(dense);
   });
@@ -147,8 +183,9 @@ bool wide_row(__m256i symbols, __mmask16 wide, RawBits* raw, __m256i* steps) {
   return true;
 }
 
-size_t make_steps(const StepCoding& coding, std::byte* words, size_t n, const ClassWindow& window,
-                  const uint8_t* symbols, RawBits* raw) {
+template <bool kEarlier>
+size_t make_steps(const StepCoding& coding, std::byte* words, const std::byte* earlier, size_t n,
+                  const ClassWindow& window, const uint8_t* symbols, RawBits* raw) {
   const Ranks ranks(coding.order);
   alignas(64) constexpr int16_t kSmallSteps[kRow] = {0, 1, -1, 2, -2, 3, -3, 4, -4};
   const __m512i small_steps = _mm512_load_si512(kSmallSteps);
@@ -172,21 +209,46 @@ size_t make_steps(const StepCoding& coding, std::byte* words, size_t n, const Cl
       const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
       step = _mm512_mask_mov_epi16(step, wide, both);
     }
-    changed += static_cast<size_t>(_mm_popcnt_u32(_mm512_test_epi16_mask(symbol, symbol)));
     const __m512i old = _mm512_maskz_loadu_epi16(there, words + begin * 2);
+    __mmask32 changes = _mm512_test_epi16_mask(symbol, symbol);
+    if constexpr (kEarlier) {
+      const Past past(ranks, _mm512_maskz_loadu_epi16(there, earlier + begin * 2), old);
+      step = _mm512_maskz_mov_epi16(dense, past.step_of(step));
+      changes = _mm512_test_epi16_mask(step, step);
+    }
+    changed += static_cast<size_t>(_mm_popcnt_u32(changes));
     const __m512i moved = ranks.word(_mm512_add_epi16(ranks.rank(old), step));
     _mm512_mask_storeu_epi16(words + begin * 2, there, moved);
   });
   return enough ? changed : kCutOff;
 }
 
+void find_tables_of(const StepCoding& coding, const std::byte* words, const std::byte* earlier,
+                    size_t n, const ClassWindow& window, uint8_t* tables) {
+  const auto find = earlier == nullptr ? find_tables<false> : find_tables<true>;
+  find(coding, words, earlier, n, window, tables);
+}
+
+size_t take_steps_of(const StepCoding& coding, const std::byte* words, const std::byte* earlier,
+                     const std::byte* next, size_t n, const ClassWindow& window, uint16_t* codes,
+                     std::byte* wide_steps) {
+  const auto take = earlier == nullptr ? take_steps<false> : take_steps<true>;
+  return take(coding, words, earlier, next, n, window, codes, wide_steps);
+}
+
+size_t make_steps_of(const StepCoding& coding, std::byte* words, const std::byte* earlier, size_t n,
+                     const ClassWindow& window, const uint8_t* symbols, RawBits* raw) {
+  const auto make = earlier == nullptr ? make_steps<false> : make_steps<true>;
+  return make(coding, words, earlier, n, window, symbols, raw);
+}
+
 }  // namespace
 
-const Kernels::FindTables kAvx512FindTables[4] = {kScalarFindTables[0], find_tables,
+const Kernels::FindTables kAvx512FindTables[4] = {kScalarFindTables[0], find_tables_of,
                                                   kScalarFindTables[2], kScalarFindTables[3]};
-const Kernels::TakeSteps kAvx512TakeSteps[4] = {kScalarTakeSteps[0], take_steps,
+const Kernels::TakeSteps kAvx512TakeSteps[4] = {kScalarTakeSteps[0], take_steps_of,
                                                 kScalarTakeSteps[2], kScalarTakeSteps[3]};
-const Kernels::MakeSteps kAvx512MakeSteps[4] = {kScalarMakeSteps[0], make_steps,
+const Kernels::MakeSteps kAvx512MakeSteps[4] = {kScalarMakeSteps[0], make_steps_of,
                                                 kScalarMakeSteps[2], kScalarMakeSteps[3]};
 
 }  // namespace siltstone

@@ -66,23 +66,27 @@ struct Kernels {
                  size_t count, uint64_t first_rank, uint16_t* positions);
 
   // The dense words of a window of `n` words are those of class 0, k of them. Outputs must have
-  // room for kStepSlack elements more. Index as above.
+  // room for kStepSlack elements more. Index as above. `earlier` are the words of the version
+  // before `words`: then what is coded is what momentum leaves open (Momentum), and there are
+  // kMomentumContexts tables for each exponent. It may be null.
   //
   // The tables that k words are coded with.
-  using FindTables = void (*)(const StepCoding& coding, const std::byte* words, size_t n,
-                              const ClassWindow& window, uint8_t* tables);
+  using FindTables = void (*)(const StepCoding& coding, const std::byte* words,
+                              const std::byte* earlier, size_t n, const ClassWindow& window,
+                              uint8_t* tables);
   const FindTables* find_tables;
   // Their steps to `next` as k codes, RansSymbols::codes, and those steps that raw bits follow, as
   // words. Returns how many these are.
   using TakeSteps = size_t (*)(const StepCoding& coding, const std::byte* words,
-                               const std::byte* next, size_t n, const ClassWindow& window,
-                               uint16_t* codes, std::byte* wide_steps);
+                               const std::byte* earlier, const std::byte* next, size_t n,
+                               const ClassWindow& window, uint16_t* codes, std::byte* wide_steps);
   const TakeSteps* take_steps;
   // Moves the words by k symbols, taking raw bits where these ask for them. Returns how many
-  // symbols were not 0, or kCutOff if the raw bits are too few or a symbol asks for more than a
-  // word has.
-  using MakeSteps = size_t (*)(const StepCoding& coding, std::byte* words, size_t n,
-                               const ClassWindow& window, const uint8_t* symbols, RawBits* raw);
+  // symbols were not 0 (with `earlier`: how many words moved), or kCutOff if the raw bits are too
+  // few or a symbol asks for more than a word has.
+  using MakeSteps = size_t (*)(const StepCoding& coding, std::byte* words, const std::byte* earlier,
+                               size_t n, const ClassWindow& window, const uint8_t* symbols,
+                               RawBits* raw);
   const MakeSteps* make_steps;
 
   // Decodes `n` rANS symbols (rans.h). Returns how many of the `words` were used, or kCutOff if

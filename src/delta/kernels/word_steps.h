@@ -1,5 +1,5 @@
-// Steps between words in the monotone order of their dtype, and the symbols that the class codec
-// has for them (docs/format/delta_pack.md, "Steps" and "class").
+// Steps between words in the monotone order of their dtype, and the symbols that the codecs class
+// and momentum have for them (docs/format/delta_pack.md, "Steps", "class" and "momentum").
 #pragma once
 
 #include <bit>
@@ -94,14 +94,39 @@ constexpr W step_of_symbol(unsigned symbol, uint64_t raw) {
   return (raw >> q & 1) != 0 ? static_cast<W>(W{0} - size) : size;
 }
 
+// What a word's last step says of its next one: how far it is expected to go on, and which table
+// the rest has. Nothing is known: no step is expected, and there is one table.
+inline constexpr unsigned kMomentumContexts = 3;  // it stayed, moved by one, moved further
+template <class W>
+struct Momentum {
+  constexpr Momentum() = default;
+  constexpr explicit Momentum(W last_step) : down((last_step >> (8 * sizeof(W) - 1)) != 0) {
+    const W size = down ? static_cast<W>(W{0} - last_step) : last_step;
+    context = size < kMomentumContexts ? static_cast<unsigned>(size) : kMomentumContexts - 1;
+    expected = size >= 2 ? static_cast<W>(size - size / 8) : W{0};
+  }
+  // What symbols are made of, and back; modulo 2^bits.
+  constexpr W rest_of(W step) const {
+    return static_cast<W>((down ? static_cast<W>(W{0} - step) : step) - expected);
+  }
+  constexpr W step_of(W rest) const {
+    const auto size = static_cast<W>(rest + expected);
+    return down ? static_cast<W>(W{0} - size) : size;
+  }
+
+  unsigned context = 0;
+  bool down = false;
+  W expected = 0;
+};
+
 // How the words of a section get their symbols and their tables.
 struct StepCoding {
   WordOrder order = WordOrder::kUnsigned;
   uint64_t magnitude_mask = 0;  // where the exponent is: (word & magnitude_mask) >> shift
   unsigned shift = 0;
   unsigned threshold = 0;  // exponents below are dense
-  unsigned tables = 1;
-  // Of a dense word.
+  unsigned tables = 1;     // by exponent
+  // By the exponent of a dense word.
   unsigned table_of(uint64_t word) const {
     const auto exponent = static_cast<unsigned>((word & magnitude_mask) >> shift);
     const unsigned below = threshold - 1 - exponent;

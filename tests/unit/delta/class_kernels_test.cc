@@ -165,6 +165,7 @@ class Steps {
       : n_(n),
         words_(n * sizeof(W)),
         next_(n * sizeof(W)),
+        earlier_(n * sizeof(W)),
         window_(std::make_unique<ClassWindow>()) {
     coding_.order = order;
     constexpr uint64_t kAll = ~uint64_t{0} >> (64 - 8 * sizeof(W));
@@ -180,6 +181,9 @@ class Steps {
       const auto step = static_cast<W>(random_step(random));
       store_le(words_.data() + i * sizeof(W), word);
       store_le(next_.data() + i * sizeof(W), ranks.add(word, step));
+      // On average every third word goes on as it came.
+      const auto last = (*random)() % 3 == 0 ? step : static_cast<W>(random_step(random));
+      store_le(earlier_.data() + i * sizeof(W), ranks.add(word, static_cast<W>(W{0} - last)));
     }
     ClassCuts cuts;
     cuts.magnitude_mask = coding_.magnitude_mask;
@@ -190,15 +194,17 @@ class Steps {
     for (size_t j = 0; j < window_->before[0][groups]; ++j) dense_.push_back(window_->lowest[j]);
   }
 
-  // Every set takes the steps that the definitions of symbols and tables say, and makes them again.
-  void expect_taken_and_made(const Kernels& set) {
+  // Every set takes the steps that the definitions of symbols and tables say, and makes them again;
+  // or, with the words of the version before, what momentum leaves open of them.
+  void expect_taken_and_made(const Kernels& set, bool with_earlier) {
     const size_t k = dense_.size();
+    const std::byte* const earlier = with_earlier ? earlier_.data() : nullptr;
     std::vector<uint16_t> codes(k + kStepSlack);
     std::vector<W> wide(k + kStepSlack);
     std::vector<uint8_t> tables(k + kStepSlack);
-    wide.resize(set.take_steps[kIndex](coding_, words_.data(), next_.data(), n_, *window_,
+    wide.resize(set.take_steps[kIndex](coding_, words_.data(), earlier, next_.data(), n_, *window_,
                                        codes.data(), reinterpret_cast<std::byte*>(wide.data())));
-    set.find_tables[kIndex](coding_, words_.data(), n_, *window_, tables.data());
+    set.find_tables[kIndex](coding_, words_.data(), earlier, n_, *window_, tables.data());
     const WordRanks<W> ranks(coding_.order);
     std::vector<uint8_t> symbols(k + kStepSlack);
     std::vector<std::byte> raw(k * 8 + 64);
@@ -208,12 +214,19 @@ class Steps {
     size_t changed = 0;
     for (size_t j = 0; j < k; ++j) {
       const W from = word(words_, dense_[j]);
-      const auto step = static_cast<W>(ranks.step(from, word(next_, dense_[j])));
+      auto step = static_cast<W>(ranks.step(from, word(next_, dense_[j])));
+      unsigned table = coding_.table_of(from);
+      changed += step != 0 ? 1 : 0;
+      if (with_earlier) {
+        const auto last = static_cast<W>(ranks.step(word(earlier_, dense_[j]), from));
+        const Momentum<W> momentum(last);
+        ASSERT_EQ(momentum.step_of(momentum.rest_of(step)), step);
+        step = momentum.rest_of(step);
+        table = table * kMomentumContexts + momentum.context;
+      }
       StepSymbol expected = step_symbol(step);
-      const unsigned table = coding_.table_of(from);
       ASSERT_EQ(codes[j], table * kRansTableSymbols + expected.symbol) << j;
       ASSERT_EQ(tables[j], table) << j;
-      changed += step != 0 ? 1 : 0;
       symbols[j] = expected.symbol;
       if (expected.symbol < kFirstWideSymbol) continue;
       ASSERT_LT(wides, wide.size());
@@ -228,15 +241,17 @@ class Steps {
     RawBits all{raw.data(), 0, end};
     GuardedBytes made(words_.size());
     std::copy_n(words_.data(), words_.size(), made.data());
-    ASSERT_EQ(set.make_steps[kIndex](coding_, made.data(), n_, *window_, symbols.data(), &all),
-              changed);
+    ASSERT_EQ(
+        set.make_steps[kIndex](coding_, made.data(), earlier, n_, *window_, symbols.data(), &all),
+        changed);
     EXPECT_EQ(all.at, end);
     for (const size_t at : dense_) ASSERT_EQ(word(made, at), word(next_, at)) << at;
     if (end == 0) return;
     RawBits cut{raw.data(), 0, end - 1};
     std::copy_n(words_.data(), words_.size(), made.data());
-    EXPECT_EQ(set.make_steps[kIndex](coding_, made.data(), n_, *window_, symbols.data(), &cut),
-              kCutOff);
+    EXPECT_EQ(
+        set.make_steps[kIndex](coding_, made.data(), earlier, n_, *window_, symbols.data(), &cut),
+        kCutOff);
   }
 
  private:
@@ -253,9 +268,22 @@ class Steps {
   StepCoding coding_;
   GuardedBytes words_;
   GuardedBytes next_;
+  GuardedBytes earlier_;
   std::unique_ptr<ClassWindow> window_;
   std::vector<size_t> dense_;
 };
+
+TEST(Momentum, ExpectsSevenEighthsOfTheLastStep) {
+  const auto momentum = [](int last) { return Momentum<uint16_t>(static_cast<uint16_t>(last)); };
+  EXPECT_EQ(momentum(0).context, 0u);
+  EXPECT_EQ(momentum(-1).context, 1u);
+  EXPECT_EQ(momentum(-1).step_of(1), 0xFFFF) << "one on in the direction it had";
+  EXPECT_EQ(momentum(16).context, 2u);
+  EXPECT_EQ(momentum(16).expected, 14u);
+  EXPECT_EQ(momentum(-16).step_of(0), static_cast<uint16_t>(-14));
+  EXPECT_EQ(momentum(-16).rest_of(static_cast<uint16_t>(-16)), 2u);
+  EXPECT_EQ(momentum(-0x8000).expected, 0x7000) << "the one that has no positive twin";
+}
 
 TEST(ClassKernels, TakeAndMakeSteps) {
   std::mt19937_64 random(3);
@@ -269,11 +297,13 @@ TEST(ClassKernels, TakeAndMakeSteps) {
       for (const Kernels* set : runnable_kernels()) {
         SCOPED_TRACE(std::string(set->name) + ", n " + std::to_string(n) + ", order " +
                      std::to_string(static_cast<int>(order)));
-        w8.expect_taken_and_made(*set);
-        w16.expect_taken_and_made(*set);
-        w32.expect_taken_and_made(*set);
-        w64.expect_taken_and_made(*set);
-        if (testing::Test::HasFatalFailure()) return;
+        for (const bool with_earlier : {false, true}) {
+          w8.expect_taken_and_made(*set, with_earlier);
+          w16.expect_taken_and_made(*set, with_earlier);
+          w32.expect_taken_and_made(*set, with_earlier);
+          w64.expect_taken_and_made(*set, with_earlier);
+          if (testing::Test::HasFatalFailure()) return;
+        }
       }
     }
   }

@@ -61,18 +61,28 @@ TensorInfo tensor_info(const Json& tensor) {
           *tensor_size_bytes(dtype->dtype, shape)};
 }
 
-Status apply_tile(const Section& section, const WordMatrix& matrix, Words* tensor) {
-  const SectionHeader& header = section.header();
+Words gather(const std::vector<ByteRange>& ranges, const Words& tensor) {
   Words words;
-  const auto ranges = tile_ranges(matrix, header.tile, 0, header.elements());
   for (const ByteRange& range : ranges)
-    for (uint64_t i = 0; i < range.length; ++i) words.push_back((*tensor)[range.offset + i]);
+    for (uint64_t i = 0; i < range.length; ++i) words.push_back(tensor[range.offset + i]);
+  return words;
+}
+
+// `earlier` may be empty.
+Status apply_tile(const Section& section, const WordMatrix& matrix, const Words& earlier,
+                  Words* tensor) {
+  const SectionHeader& header = section.header();
+  const auto ranges = tile_ranges(matrix, header.tile, 0, header.elements());
+  Words words = gather(ranges, *tensor);
+  const Words before = earlier.empty() ? Words() : gather(ranges, earlier);
   const uint64_t block_bytes = uint64_t{matrix.word_bytes} << header.log2_block;
   uint64_t changed = 0;
   for (uint64_t block = 0; block < header.blocks(); ++block) {
     const uint64_t begin = block * block_bytes;
     const uint64_t length = std::min<uint64_t>(block_bytes, words.size() - begin);
-    const auto count = section.apply(block, MutByteSpan(words).subspan(begin, length));
+    const auto count =
+        section.apply(block, MutByteSpan(words).subspan(begin, length),
+                      before.empty() ? ByteSpan() : ByteSpan(before).subspan(begin, length));
     if (!count) return count.error();
     changed += *count;
   }
@@ -90,8 +100,8 @@ Status apply_tile(const Section& section, const WordMatrix& matrix, Words* tenso
 }
 
 // Applies the entry of tensor `info`, if the pack has one.
-Status apply_pack(const std::string& pack, const TensorInfo& info, Words* tensor,
-                  Json* sections = nullptr) {
+Status apply_pack(const std::string& pack, const TensorInfo& info, const Words& earlier,
+                  Words* tensor, Json* sections = nullptr) {
   const Result<PackIndex> index = parse_pack_index(as_bytes(pack), pack.size());
   if (!index) return index.error();
   const WordMatrix matrix = word_matrix(info);
@@ -102,7 +112,7 @@ Status apply_pack(const std::string& pack, const TensorInfo& info, Words* tensor
     for (const ByteSpan bytes : *split) {
       const Result<Section> section = Section::open(bytes, matrix, info.dtype);
       if (!section) return section.error();
-      if (Status applied = apply_tile(*section, matrix, tensor); !applied) return applied;
+      if (Status applied = apply_tile(*section, matrix, earlier, tensor); !applied) return applied;
       if (sections != nullptr) {
         const SectionHeader& header = section->header();
         sections->push_back({{"changed", header.changed},
@@ -129,12 +139,14 @@ void expect_case_reads(const std::string& kind, const std::string& name) {
   for (const Json& tensor : golden["tensors"]) {
     SCOPED_TRACE(tensor["name"].get<std::string>());
     Words bytes = old_bytes(tensor);
+    const Words earlier =
+        tensor.contains("earlier") ? unhex(tensor["earlier"].get<std::string>()) : Words();
     const TensorInfo info = tensor_info(tensor);
     before.push_back({info.name, info.dtype, info.shape, digest_bytes(bytes, 0)});
     Json found = Json::array();
     for (const Json& pack : golden["packs"]) {
       const Status applied =
-          apply_pack(slurp(folder(kind) / pack.get<std::string>()), info, &bytes, &found);
+          apply_pack(slurp(folder(kind) / pack.get<std::string>()), info, earlier, &bytes, &found);
       ASSERT_TRUE(applied) << applied.error().message;
     }
     EXPECT_TRUE(bytes == new_bytes(tensor));
@@ -163,8 +175,9 @@ TEST(GoldenPacks, Refuse) {
     const auto file = golden["pack"].get<std::string>();
     SCOPED_TRACE(file);
     Words bytes = old_bytes(golden["tensor"]);
+    const Words earlier(bytes.size());
     const Status applied =
-        apply_pack(slurp(folder("refuse") / file), tensor_info(golden["tensor"]), &bytes);
+        apply_pack(slurp(folder("refuse") / file), tensor_info(golden["tensor"]), earlier, &bytes);
     ASSERT_FALSE(applied);
     EXPECT_EQ(code_name(applied.error().code), golden["code"].get<std::string>())
         << applied.error().message;
