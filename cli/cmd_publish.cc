@@ -99,6 +99,9 @@ void add_publish(CLI::App& app, Context& context) {
         options.effort = *found;
       },
       "What smaller deltas may cost: fast, default or max (see 'siltstone bench')");
+  verb->add_flag("--momentum", options.momentum,
+                 "Smaller deltas for readers that take every version: coded by how the last one "
+                 "moved the words");
   verb->add_flag("--pack-anchors", options.pack_anchors,
                  "Make anchors about a third smaller; other programs cannot load them then");
   verb->add_option("--cache", arguments->cache,

@@ -68,12 +68,17 @@ struct PublishOptions {
   std::optional<std::string> parent;
   unsigned threads = 0;                       // 0: every CPU the process may use
   uint64_t memory_bytes = uint64_t{1} << 30;  // bound of buffers, whatever the model's size
-  std::string codec;                          // force one codec by name; empty: the smallest
+  std::string codec;                          // force one where it can be; empty: the smallest
   Effort effort = Effort::kDefault;           // what choosing and coding may spend
+  // Deltas 5 to 9 % smaller, coded by how the version before moved the words. For readers that take
+  // every version, one after the other: they keep what they need for it, a hundredth of the model's
+  // size, and so does the publisher (in `retained` or `cache`; without either of them no delta is
+  // coded so). A reader that enters without it fetches an anchor.
+  bool momentum = false;
   // Anchors about a third smaller, as sections that only this library reads.
   bool pack_anchors = false;
-  RetainedBase* retained = nullptr;           // else the base cache on disk, else the bucket
-  std::filesystem::path cache;                // base cache; empty: no cache
+  RetainedBase* retained = nullptr;  // else the base cache on disk, else the bucket
+  std::filesystem::path cache;       // base cache; empty: no cache
   Progress progress;
 };
 

@@ -39,6 +39,12 @@ bool same_file(const FileStat& x, const FileStat& y) {
   return x.inode == y.inode && x.size_bytes == y.size_bytes && x.mtime_ns == y.mtime_ns;
 }
 
+// Best effort: what goes on from there without it goes on from an anchor.
+void keep_way_back(const Commit& from, WayBackWriter* writer) {
+  const Result<WayBack> way = writer->finish(from.root, from.find(ArtifactKind::kDelta)->from_root);
+  if (way) (void)record_way_back(*way);
+}
+
 }  // namespace
 
 struct FilesReplica::Change final : Staged {
@@ -93,6 +99,7 @@ Result<std::unique_ptr<Replica>> FilesReplica::open(const fs::path& folder, Buck
   } else if (had_files) {
     SILT_TRY(replica->adopt_existing(bucket));
   }
+  sweep_ways_back(replica->own(""), replica->record_ ? replica->record_->version.root : "");
   return std::unique_ptr<Replica>(std::move(replica));
 }
 
@@ -208,13 +215,8 @@ Result<std::unique_ptr<Staged>> FilesReplica::stage(Repository& repository, cons
                      "another folder, or replace its model with --repair"};
   }
   SILT_ASSIGN(const Commit commit, bucket.history().read(target.id));
-  std::optional<std::string> known;
-  if (record_ && !options.repair) {
-    const Result<Commit> held = bucket.history().read(record_->version.id);
-    if (!held) return held.error().in("the version that '" + folder_.string() + "' holds");
-    known = record_->version.root;
-  }
-  SILT_ASSIGN(const Path path, plan_path(bucket.history(), commit, known));
+  std::optional<Chain> back;
+  SILT_ASSIGN(const Path path, plan(bucket, commit, options, &back));
   auto change = std::make_unique<Change>();
   change->journal.stage = unique_name("stage-");
   change->stage_folder = own(change->journal.stage);
@@ -226,7 +228,8 @@ Result<std::unique_ptr<Staged>> FilesReplica::stage(Repository& repository, cons
   if (path.anchor) {
     SILT_TRY(stage_all(bucket, commit, options, change.get()));
   } else {
-    Status staged = stage_links(bucket, commit, path, options, change.get());
+    Status staged =
+        stage_links(bucket, commit, path, back ? &*back : nullptr, options, change.get());
     if (!staged && staged.error().code == Code::kMismatch) {
       return Error{Code::kMismatch, "'" + folder_.string() + "' no longer holds " +
                                         record_->version.id.name() + ": " + staged.error().message +
@@ -239,10 +242,28 @@ Result<std::unique_ptr<Staged>> FilesReplica::stage(Repository& repository, cons
   return std::unique_ptr<Staged>(std::move(change));
 }
 
+Result<Path> FilesReplica::plan(Bucket& bucket, const Commit& target, const StageOptions& options,
+                                std::optional<Chain>* back) const {
+  if (!record_ || options.repair) return plan_path(bucket.history(), target, std::nullopt);
+  const Result<Commit> held = bucket.history().read(record_->version.id);
+  if (!held) return held.error().in("the version that '" + folder_.string() + "' holds");
+  KnownRoots known{record_->version.root, {}};
+  const std::optional<WayBack> way = find_way_back(own(""), known.root);
+  if (way) known.earlier_root = way->artifact.to_root;
+  SILT_ASSIGN(Path path, plan_path(bucket.history(), target, known));
+  if (path.earlier_root().empty()) return path;
+  SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(record_->schema));
+  Result<Chain> chain =
+      Chain::load(*way, schema->tensors, {options.threads, options.memory_bytes / 8});
+  if (!chain) return plan_path(bucket.history(), target, KnownRoots{known.root, {}});
+  *back = *std::move(chain);
+  return path;
+}
+
 // Rewrites the weight files that the links touch (all, if files were laid out anew). Files that
 // stay are trusted as long as nobody touched them since, and read for proof otherwise.
 Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Path& path,
-                                 const StageOptions& options, Change* change) {
+                                 const Chain* back, const StageOptions& options, Change* change) {
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(target.schema));
   SILT_ASSIGN(const std::shared_ptr<const Schema> old, bucket.history().schema(record_->schema));
   if (old->tensors != schema->tensors || record_->sums.size() != schema->tensors.size()) {
@@ -251,7 +272,10 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
   SILT_ASSIGN(const std::unique_ptr<FolderBytes> bytes, FolderBytes::open(folder_, *old));
   SILT_ASSIGN(const Chain chain, Chain::load(bucket.store(), path.links, schema->tensors,
                                              {options.threads, options.memory_bytes / 4}));
-  const StateReader reader(schema->tensors, *bytes, &chain);
+  const StateReader earlier(schema->tensors, *bytes, back);
+  const StateReader reader(schema->tensors, *bytes, &chain, back != nullptr ? &earlier : nullptr);
+  std::optional<WayBackWriter> way_back;
+  if (wants_way_back(target)) way_back.emplace(disk_for_way_back(own("")));
   const bool same = same_layout(*old, *schema);
   ReplicaRecord& record = change->journal.record;
   std::vector<size_t> rewritten;
@@ -276,12 +300,16 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
     for (const WeightFile::Entry& entry : file.entries) tensors.push_back(entry.tensor);
   }
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, rewritten, change->stage_folder));
-  SILT_ASSIGN(
-      const Rebuilt rebuilt,
-      rebuild(reader, tensors, {options.threads, options.memory_bytes, options.progress, {}},
-              [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
-                return files.write(tensor, offset, words);
-              }));
+  SILT_ASSIGN(const Rebuilt rebuilt,
+              rebuild(reader, tensors,
+                      {options.threads,
+                       options.memory_bytes,
+                       options.progress,
+                       {},
+                       way_back ? &*way_back : nullptr},
+                      [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
+                        return files.write(tensor, offset, words);
+                      }));
   record.sums = record_->sums;
   for (const size_t tensor : tensors) {
     if (rebuilt.before[tensor] != record_->sums[tensor]) {
@@ -298,6 +326,7 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
     SILT_ASSIGN(const FileStat stat, stat_file(change->stage_folder / name));
     record.files.push_back({name, stat});
   }
+  if (way_back) keep_way_back(target, &*way_back);
   change->fetched = chain.bytes_fetched();
   change->changed = chain.changed_elements();
   return stage_companions(bucket, *schema, old.get(), change);
@@ -307,10 +336,13 @@ Status FilesReplica::stage_all(Bucket& bucket, const Commit& target, const Stage
                                Change* change) {
   CheckoutReport report;
   ReplicaRecord& record = change->journal.record;
-  SILT_ASSIGN(
-      record.sums,
-      write_version(bucket, target, change->stage_folder,
-                    {false, options.threads, options.memory_bytes, options.progress}, &report));
+  std::optional<WayBackWriter> way_back;
+  if (wants_way_back(target)) way_back.emplace(disk_for_way_back(own("")));
+  SILT_ASSIGN(record.sums,
+              write_version(bucket, target, change->stage_folder,
+                            {false, options.threads, options.memory_bytes, options.progress},
+                            way_back ? &*way_back : nullptr, &report));
+  if (way_back) keep_way_back(target, &*way_back);
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(target.schema));
   for (const WeightFile& file : schema->files) {
     SILT_ASSIGN(const FileStat stat, stat_file(change->stage_folder / file.path));
@@ -377,6 +409,7 @@ CommitReport FilesReplica::commit(std::unique_ptr<Staged> staged) {
     report.outcome = Outcome::kApplied;
     record_ = std::move(change.journal.record);
     foreign_ = false;
+    sweep_ways_back(own(""), record_->version.root);
   } else {
     report.outcome = Outcome::kPoisoned;
     change.stage_folder.clear();  // the journal needs it

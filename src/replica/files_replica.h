@@ -15,6 +15,7 @@
 
 #include "base/files.h"
 #include "repo/bucket.h"
+#include "repo/plan.h"
 #include "repo/state.h"
 #include "siltstone/replica.h"
 
@@ -67,7 +68,10 @@ class FilesReplica final : public Replica {
   Status apply_journal(const ReplicaJournal& journal);
   Status adopt_existing(Bucket& bucket);
   void remove_leftovers();
-  Status stage_links(Bucket& bucket, const Commit& target, const Path& path,
+  // The way from what the folder holds, and, if its first link looks back, the way back.
+  Result<Path> plan(Bucket& bucket, const Commit& target, const StageOptions& options,
+                    std::optional<Chain>* back) const;
+  Status stage_links(Bucket& bucket, const Commit& target, const Path& path, const Chain* back,
                      const StageOptions& options, Change* change);
   Status stage_all(Bucket& bucket, const Commit& target, const StageOptions& options,
                    Change* change);

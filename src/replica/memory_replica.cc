@@ -84,6 +84,7 @@ struct MemoryReplica::Change final : Staged {
   Version version;
   std::vector<Overwrite> overwrites;
   std::vector<Sum128> sums;
+  std::optional<WayBack> back;
   uint64_t fetched = 0;
   uint64_t changed = 0;
   uint64_t memory_bytes = 0;
@@ -139,6 +140,7 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     known.bytes = std::make_unique<LiveBytes>(views_);
     known.sums = sums_;
     known.root = version_.root;
+    known.back = back_;
     known.description = "the replica's " + version_.id.name();
     SILT_ASSIGN(base, base_from_known(bucket, commit, tensors_, std::move(known), base_options));
   }
@@ -172,10 +174,16 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   };
   std::vector<size_t> all(tensors_.size());
   std::iota(all.begin(), all.end(), size_t{0});
-  const StateReader reader(tensors_, *base->bytes, &base->chain);
-  SILT_ASSIGN(
-      Rebuilt rebuilt,
-      rebuild(reader, all, {options.threads, options.memory_bytes, options.progress, {}}, compare));
+  const StateReader reader = base->reader(tensors_);
+  std::optional<WayBackWriter> way_back;
+  if (wants_way_back(commit)) way_back.emplace(memory_for_way_back());
+  SILT_ASSIGN(Rebuilt rebuilt, rebuild(reader, all,
+                                       {options.threads,
+                                        options.memory_bytes,
+                                        options.progress,
+                                        {},
+                                        way_back ? &*way_back : nullptr},
+                                       compare));
   for (size_t t = 0; t < tensors_.size(); ++t) {
     if (rebuilt.before[t] == base->sums[t]) continue;
     return Error{Code::kMismatch, base->description + ": tensor '" + tensors_[t].name +
@@ -186,6 +194,11 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   }
   change->version = commit.version();
   change->sums = std::move(rebuilt.after);
+  if (way_back) {
+    Result<WayBack> way =
+        way_back->finish(commit.root, commit.find(ArtifactKind::kDelta)->from_root);
+    if (way) change->back = *std::move(way);
+  }
   change->fetched = base->fetched_bytes;
   change->elapsed = seconds_since(start);
   return std::unique_ptr<Staged>(std::move(change));
@@ -204,6 +217,7 @@ CommitReport MemoryReplica::commit(std::unique_ptr<Staged> staged) {
   });
   sums_ = std::move(change.sums);
   version_ = change.version;
+  back_ = std::move(change.back);
   report.outcome = Outcome::kApplied;
   report.version = version_;
   report.seconds = seconds_since(start);

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "delta/digest.h"
 #include "repo/state.h"
+#include "repo/way_back.h"
 #include "siltstone/replica.h"
 
 namespace siltstone {
@@ -31,6 +33,7 @@ class MemoryReplica final : public Replica {
   std::vector<TensorInfo> tensors_;
   std::vector<Sum128> sums_;
   Version version_;
+  std::optional<WayBack> back_;
 };
 
 }  // namespace siltstone

@@ -54,11 +54,26 @@ Result<std::optional<Base>> base_from_known(Bucket& bucket, const Commit& head,
                                             std::span<const TensorInfo> tensors, KnownState known,
                                             const BaseOptions& options) {
   if (known.sums.size() != tensors.size()) return std::optional<Base>();
-  SILT_ASSIGN(const Path path, plan_path(bucket.history(), head, known.root));
+  KnownRoots roots{known.root, {}};
+  if (known.back) roots.earlier_root = known.back->artifact.to_root;
+  SILT_ASSIGN(const Path path, plan_path(bucket.history(), head, roots));
   if (path.anchor) return std::optional<Base>();
   Base base;
+  if (known.back && (options.earlier || !path.earlier_root().empty())) {
+    Result<Chain> back =
+        Chain::load(*known.back, tensors, {options.threads, options.memory_bytes / 8});
+    if (back) {
+      base.back = std::make_unique<const Chain>(*std::move(back));
+      base.back_root = known.back->artifact.to_root;
+    } else {
+      known.back.reset();
+      return base_from_known(bucket, head, tensors, std::move(known), options);
+    }
+  }
   base.kept = std::move(known.kept);
   base.bytes = std::move(known.bytes);
+  if (base.back != nullptr)
+    base.earlier = std::make_unique<const StateReader>(tensors, *base.bytes, base.back.get());
   base.sums = std::move(known.sums);
   base.description = std::move(known.description);
   SILT_TRY(attach_chain(bucket, head, tensors, path, options, &base));

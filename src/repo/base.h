@@ -19,14 +19,25 @@ struct Base {
   std::unique_ptr<StateBytes> bytes;
   std::vector<Sum128> sums;  // of `bytes`, as they are believed to be
   Chain chain;
+  // The version before `bytes`, where it is known and was asked for or is looked back at. It reads
+  // through `back`.
+  std::unique_ptr<const Chain> back;
+  std::string back_root;
+  std::unique_ptr<const StateReader> earlier;
   uint64_t chain_bytes = 0;
   uint64_t fetched_bytes = 0;  // from the store: anchor and chain
   std::string description;     // for people
+
+  // The state at the end of the chain. Borrows this base, which must not be moved meanwhile.
+  StateReader reader(std::span<const TensorInfo> tensors) const {
+    return {tensors, *bytes, &chain, earlier.get()};
+  }
 };
 
 struct BaseOptions {
   unsigned threads = 0;
   uint64_t memory_bytes = 0;
+  bool earlier = false;  // the version before the base is wanted in any case
 };
 
 // Bytes of a known state, to be moved to `head`. Empty if no chain of deltas leads there.
@@ -36,6 +47,7 @@ struct KnownState {
   std::vector<Sum128> sums;
   std::string root;
   std::string description;
+  std::optional<WayBack> back;
 };
 Result<std::optional<Base>> base_from_known(Bucket& bucket, const Commit& head,
                                             std::span<const TensorInfo> tensors, KnownState known,

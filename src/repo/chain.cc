@@ -56,6 +56,7 @@ Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit
   chain.store_ = std::move(store);
   chain.pieces_.resize(tensors.size());
   const std::string* root = nullptr;
+  const std::string* earlier_root = nullptr;
   if (anchor != nullptr) {
     const Artifact* packed = anchor->find(ArtifactKind::kAnchor);
     if (packed == nullptr || !packed->packed)
@@ -70,9 +71,26 @@ Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit
       return corrupt("delta of " + link.id.name() + " starts at root " + delta->from_root +
                      ", expected " + *root);
     }
+    if (root == nullptr) chain.earlier_root_ = delta->earlier_root;
+    if (root != nullptr && !delta->earlier_root.empty() &&
+        (earlier_root == nullptr || delta->earlier_root != *earlier_root)) {
+      return corrupt("delta of " + link.id.name() + " looks back at root " + delta->earlier_root +
+                     ", which the chain does not come from");
+    }
     SILT_TRY(chain.load_link(*delta, tensors, options).in("delta of " + link.id.name()));
     root = &link.root;
+    earlier_root = &delta->from_root;
   }
+  for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], chain.pieces_[t]));
+  return chain;
+}
+
+Result<Chain> Chain::load(const WayBack& way, std::span<const TensorInfo> tensors,
+                          const ChainOptions& options) {
+  Chain chain;
+  chain.store_ = way.store;
+  chain.pieces_.resize(tensors.size());
+  SILT_TRY(chain.load_link(way.artifact, tensors, options));
   for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], chain.pieces_[t]));
   return chain;
 }
@@ -94,7 +112,9 @@ Status Chain::load_link(const Artifact& artifact, std::span<const TensorInfo> te
     return prove_object(*store_, pack.object, keep[i] ? &pack.bytes : nullptr);
   }));
   bytes_fetched_ = planned;
-  for (size_t pack = first; pack < packs_.size(); ++pack) SILT_TRY(index_pack(link, pack, tensors));
+  const bool looks_back = !artifact.earlier_root.empty();
+  for (size_t pack = first; pack < packs_.size(); ++pack)
+    SILT_TRY(index_pack(link, pack, looks_back, tensors));
   uint64_t changed = 0;
   for (const auto& pieces : pieces_) {
     for (const Piece& piece : pieces) changed += piece.link == link ? piece.header.changed : 0;
@@ -116,7 +136,8 @@ Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out
   return {};
 }
 
-Status Chain::index_pack(size_t link, size_t pack, std::span<const TensorInfo> tensors) {
+Status Chain::index_pack(size_t link, size_t pack, bool looks_back,
+                         std::span<const TensorInfo> tensors) {
   const ObjectRef& object = packs_[pack].object;
   if (object.prefix_bytes > kMaxHeaderBytes + kLengthFieldBytes) {
     return corrupt("object '" + object.key + "' claims a header of more than 100,000,000 bytes");
@@ -131,8 +152,8 @@ Status Chain::index_pack(size_t link, size_t pack, std::span<const TensorInfo> t
       return corrupt("pack '" + object.key + "' changes '" + entry.tensor +
                      "', a tensor that the version does not have");
     }
-    Status status =
-        index_sections(link, pack, *tensor, tensors[*tensor], entry.offset_bytes, entry.size_bytes);
+    Status status = index_sections(link, pack, looks_back, *tensor, tensors[*tensor],
+                                   entry.offset_bytes, entry.size_bytes);
     if (!status) {
       return std::move(status).error().in("pack '" + object.key + "': tensor '" + entry.tensor +
                                           "'");
@@ -141,8 +162,8 @@ Status Chain::index_pack(size_t link, size_t pack, std::span<const TensorInfo> t
   return {};
 }
 
-Status Chain::index_sections(size_t link, size_t pack, size_t tensor, const TensorInfo& info,
-                             uint64_t offset_bytes, uint64_t size_bytes) {
+Status Chain::index_sections(size_t link, size_t pack, bool looks_back, size_t tensor,
+                             const TensorInfo& info, uint64_t offset_bytes, uint64_t size_bytes) {
   const WordMatrix matrix = word_matrix(info);
   std::vector<std::byte> head;
   while (size_bytes > 0) {
@@ -153,6 +174,9 @@ Status Chain::index_sections(size_t link, size_t pack, size_t tensor, const Tens
     if (header.dtype != info.dtype) {
       return corrupt("a section has dtype " + std::string(dtype_info(header.dtype).name) +
                      ", the tensor " + std::string(dtype_info(info.dtype).name));
+    }
+    if (header.need == Need::kEarlierWords && !looks_back) {
+      return corrupt("a section looks at the version before, which its delta does not name");
     }
     const Tile& tile = header.tile;
     if (tile.row_begin > matrix.rows || tile.rows > matrix.rows - tile.row_begin ||

@@ -11,6 +11,7 @@
 #include "delta/section.h"
 #include "repo/history.h"
 #include "repo/plan.h"
+#include "repo/way_back.h"
 #include "siltstone/store.h"
 
 namespace siltstone {
@@ -37,7 +38,14 @@ class Chain {
                             std::span<const TensorInfo> tensors, const ChainOptions& options,
                             const Commit* anchor = nullptr);
 
+  // A chain of one delta that no commit names: a way back.
+  static Result<Chain> load(const WayBack& way, std::span<const TensorInfo> tensors,
+                            const ChainOptions& options);
+
   size_t links() const { return link_count_; }
+  // The root of the version before the one that the chain starts from, if its first link looks at
+  // it.
+  const std::string& earlier_root() const { return earlier_root_; }
   uint64_t bytes_fetched() const { return bytes_fetched_; }
   uint64_t changed_elements() const;
   bool touches(size_t tensor) const { return !pieces_[tensor].empty(); }
@@ -56,15 +64,17 @@ class Chain {
   };
   Status load_link(const Artifact& artifact, std::span<const TensorInfo> tensors,
                    const ChainOptions& options);
-  Status index_pack(size_t link, size_t pack, std::span<const TensorInfo> tensors);
-  Status index_sections(size_t link, size_t pack, size_t tensor, const TensorInfo& info,
-                        uint64_t offset_bytes, uint64_t size_bytes);
+  // `looks_back`: whether sections may need the version before the link's start.
+  Status index_pack(size_t link, size_t pack, bool looks_back, std::span<const TensorInfo> tensors);
+  Status index_sections(size_t link, size_t pack, bool looks_back, size_t tensor,
+                        const TensorInfo& info, uint64_t offset_bytes, uint64_t size_bytes);
   Status read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const;
 
   std::shared_ptr<Store> store_;
   std::vector<Pack> packs_;
   std::vector<std::vector<Piece>> pieces_;  // per tensor
   size_t link_count_ = 0;
+  std::string earlier_root_;
   uint64_t bytes_fetched_ = 0;
   uint64_t piece_count_ = 0;
 };

@@ -69,7 +69,7 @@ Status install(const fs::path& finished, const fs::path& folder, bool occupied) 
 
 Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
                                           const fs::path& folder, const CheckoutOptions& options,
-                                          CheckoutReport* report) {
+                                          WayBackWriter* back, CheckoutReport* report) {
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(commit.schema));
   SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema->tensors, /*prove=*/true,
                                                 {options.threads, options.memory_bytes}));
@@ -79,13 +79,13 @@ Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
   std::iota(all_tensors.begin(), all_tensors.end(), size_t{0});
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, folder));
 
-  const StateReader reader(schema->tensors, *base.bytes, &base.chain);
-  SILT_ASSIGN(
-      Rebuilt rebuilt,
-      rebuild(reader, all_tensors, {options.threads, options.memory_bytes, options.progress, {}},
-              [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
-                return files.write(tensor, offset, words);
-              }));
+  const StateReader reader = base.reader(schema->tensors);
+  SILT_ASSIGN(Rebuilt rebuilt,
+              rebuild(reader, all_tensors,
+                      {options.threads, options.memory_bytes, options.progress, {}, back},
+                      [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
+                        return files.write(tensor, offset, words);
+                      }));
   for (size_t t = 0; t < schema->tensors.size(); ++t) {
     if (rebuilt.before[t] == base.sums[t]) continue;
     return Error{Code::kCorrupt, base.description + ": tensor '" + schema->tensors[t].name +
@@ -127,7 +127,7 @@ Result<CheckoutReport> Bucket::checkout(const Version& version, const fs::path& 
   Unfinished unfinished(building);
   SILT_TRY(make_directories(building));
   CheckoutReport report;
-  SILT_TRY(write_version(*this, commit, building, options, &report));
+  SILT_TRY(write_version(*this, commit, building, options, nullptr, &report));
   SILT_TRY(install(building, folder, occupied));
   unfinished.keep();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -132,6 +132,8 @@ Json to_json(const Artifact& artifact) {
   } else {
     json["type"] = "delta";
     json["from"] = artifact.from_root;
+    if (!artifact.earlier_root.empty()) json["earlier"] = artifact.earlier_root;
+    if (artifact.momentum) json["momentum"] = true;
   }
   if (artifact.has_sections()) {
     json["sections"] = artifact.section_bytes;
@@ -145,7 +147,7 @@ Json to_json(const Artifact& artifact) {
   return json;
 }
 
-Result<Artifact> artifact_from(const Json& json, const std::string& root) {
+Result<Artifact> artifact_from(const Json& json) {
   Artifact artifact;
   SILT_ASSIGN(const std::string type, json_string(json, "type"));
   artifact.packed = type == "packed-anchor";
@@ -154,11 +156,16 @@ Result<Artifact> artifact_from(const Json& json, const std::string& root) {
   }
   artifact.kind = type == "delta" ? ArtifactKind::kDelta : ArtifactKind::kAnchor;
   SILT_ASSIGN(artifact.to_root, hex_member(json, "to", 64));
-  if (artifact.to_root != root)
-    return corrupt("an artifact leads to another root than the commit's");
   SILT_ASSIGN(artifact.bytes, json_uint(json, "bytes"));
   if (artifact.kind == ArtifactKind::kDelta) {
     SILT_ASSIGN(artifact.from_root, hex_member(json, "from", 64));
+    if (json.contains("earlier")) {
+      SILT_ASSIGN(artifact.earlier_root, hex_member(json, "earlier", 64));
+    }
+    if (const auto momentum = json.find("momentum"); momentum != json.end()) {
+      if (!momentum->is_boolean()) return corrupt("'momentum' is neither true nor false");
+      artifact.momentum = momentum->get<bool>();
+    }
   }
   if (artifact.has_sections()) {
     SILT_ASSIGN(artifact.section_bytes, json_uint(json, "sections"));
@@ -287,7 +294,9 @@ Result<Commit> parse_commit(std::string_view bytes, std::string_view repo_id,
   SILT_ASSIGN(commit.root, hex_member(*state, "root", 64));
   SILT_ASSIGN(const Json* artifacts, json_array(json, "artifacts"));
   for (const Json& item : *artifacts) {
-    SILT_ASSIGN(Artifact artifact, artifact_from(item, commit.root));
+    SILT_ASSIGN(Artifact artifact, artifact_from(item));
+    if (artifact.to_root != commit.root)
+      return corrupt("an artifact leads to another root than the commit's");
     if (commit.find(artifact.kind) != nullptr) return corrupt("two artifacts of one type");
     commit.artifacts.push_back(std::move(artifact));
   }
@@ -295,6 +304,16 @@ Result<Commit> parse_commit(std::string_view bytes, std::string_view repo_id,
   SILT_TRY(parse_user(json, &commit));
   SILT_ASSIGN(commit.time, json_string(json, "time"));
   return commit;
+}
+
+std::string format_artifact(const Artifact& artifact) {
+  return seal(to_json(artifact).dump());
+}
+
+Result<Artifact> parse_artifact(std::string_view bytes) {
+  SILT_ASSIGN(const Json json, parse_json(bytes, {kMaxListBytes, 8}));
+  SILT_TRY(check_seal(bytes));
+  return artifact_from(json);
 }
 
 std::string format_object_list(const std::vector<ObjectRef>& objects) {

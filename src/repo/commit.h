@@ -30,6 +30,10 @@ struct Artifact {
   uint64_t bytes = 0;          // of all objects
   uint64_t section_bytes = 0;  // deltas and packed anchors
   uint64_t changed_elements = 0;
+  // Deltas with sections of codec momentum: root of the version before the one they start from.
+  std::string earlier_root;
+  // Whether the next delta may have such sections: whoever goes on from here keeps the way back.
+  bool momentum = false;
   bool has_sections() const { return packed || kind == ArtifactKind::kDelta; }
   std::vector<ObjectRef> objects;
   std::vector<ObjectRef> lists;  // instead of `objects` where those are too many for a commit
@@ -60,6 +64,10 @@ Result<std::string> format_commit(const Commit& commit);
 // repository promise.
 Result<Commit> parse_commit(std::string_view bytes, std::string_view repo_id,
                             std::string_view branch, uint64_t seq);
+
+// An artifact in a record of its own.
+std::string format_artifact(const Artifact& artifact);
+Result<Artifact> parse_artifact(std::string_view bytes);
 
 std::string format_object_list(const std::vector<ObjectRef>& objects);
 Result<std::vector<ObjectRef>> parse_object_list(std::string_view bytes);

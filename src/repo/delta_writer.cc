@@ -3,22 +3,23 @@
 #include <algorithm>
 #include <atomic>
 
-#include "base/checksum.h"
 #include "base/parallel.h"
 #include "base/try.h"
 #include "delta/diff.h"
-#include "delta/pack.h"
 #include "delta/section.h"
-#include "repo/objects.h"
+#include "repo/pack_writer.h"
 
 namespace siltstone {
 namespace {
 
-// Per worker: old and new words of a tile, positions and new words of its changes, its encoding.
-constexpr uint64_t kWorkerBytes = 6 * kTileBytes;
+// Per worker: old and new words of a tile and those before the old ones, positions and new words of
+// its changes, its encoding.
+constexpr uint64_t kWorkerBytes = 7 * kTileBytes;
 
 struct Encoded {
   std::vector<std::byte> sections;
+  std::vector<std::byte> back;
+  bool looks_back = false;
   uint64_t changed = 0;
   Sum128 before;  // of the base's own bytes
   Sum128 after;   // of the new state
@@ -28,6 +29,7 @@ struct Encoded {
 struct Workspace {
   std::vector<std::byte> old_words;
   std::vector<std::byte> new_words;
+  std::vector<std::byte> earlier_words;
   ChangeList changes;
 };
 
@@ -61,7 +63,13 @@ class DeltaWriter {
  public:
   DeltaWriter(Store& store, const StateReader& base, const StateBytes& base_bytes,
               const StateBytes& next, const DeltaOptions& options)
-      : store_(store), base_(base), base_bytes_(base_bytes), next_(next), options_(options) {}
+      : base_(base),
+        base_bytes_(base_bytes),
+        next_(next),
+        options_(options),
+        packs_(store, options.key_prefix, options.from_root, options.pack_bytes) {
+    if (options.back != nullptr) back_.emplace(options.back);
+  }
 
   Result<DeltaOutcome> run();
 
@@ -69,22 +77,20 @@ class DeltaWriter {
   Status plan();
   Status encode(const Stretch& stretch, Workspace& work, Encoded* out);
   Status encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
-                     ByteSpan new_words, const Sum128& before, const Sum128& change,
-                     Workspace& work, Encoded* out);
+                     ByteSpan new_words, ByteSpan earlier_words, const Sum128& before,
+                     const Sum128& change, Workspace& work, Encoded* out);
   Result<ByteSpan> compare(const Stretch& stretch, uint64_t at, ByteSpan was,
                            Workspace& work) const;
   Status collect(const Stretch& stretch, Encoded encoded);
-  Status flush();
 
-  Store& store_;
   const StateReader& base_;
   const StateBytes& base_bytes_;
   const StateBytes& next_;
   const DeltaOptions& options_;
   std::vector<Stretch> stretches_;
   uint64_t total_bytes_ = 0;
-  std::vector<PackEntry> pack_;
-  uint64_t pack_bytes_ = 0;
+  PackWriter packs_;
+  std::optional<WayBackWriter> back_;
   DeltaOutcome outcome_;
 };
 
@@ -158,6 +164,9 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
   out->after = cursor.after();
   const ByteSpan old_words(old_begin, length);
   const ByteSpan new_words(new_begin, length);
+  const bool looks_back = options_.earlier != nullptr && work.changes.changed() != 0;
+  if (looks_back) SILT_TRY(read_stretch(*options_.earlier, stretch, &work.earlier_words));
+  const ByteSpan earlier = looks_back ? ByteSpan(work.earlier_words) : ByteSpan();
   const std::vector<Tile> tiles = default_tiles(matrix);
   const uint64_t row_bytes = matrix.cols * matrix.word_bytes;
   const auto first = std::lower_bound(tiles.begin(), tiles.end(), stretch.offset_bytes,
@@ -165,7 +174,8 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
                                         return tile.row_begin * row_bytes < offset;
                                       });
   if (first->rows * row_bytes == length) {
-    return encode_tile(info, *first, old_words, new_words, cursor.after(), change, work, out);
+    return encode_tile(info, *first, old_words, new_words, earlier, cursor.after(), change, work,
+                       out);
   }
   // The stretch is a whole tensor, read so because of another grid: it is cut into our own tiles.
   for (const Tile& tile : tiles) {
@@ -175,14 +185,16 @@ Status DeltaWriter::encode(const Stretch& stretch, Workspace& work, Encoded* out
     work.changes.clear(matrix.word_bytes);
     work.changes.append(is, was);
     const Sum128 before = digest_bytes(was, begin);
-    SILT_TRY(encode_tile(info, tile, was, is, before, digest_bytes(is, begin) - before, work, out));
+    const ByteSpan past = looks_back ? earlier.subspan(begin, tile.rows * row_bytes) : earlier;
+    SILT_TRY(encode_tile(info, tile, was, is, past, before, digest_bytes(is, begin) - before, work,
+                         out));
   }
   return {};
 }
 
 Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSpan old_words,
-                                ByteSpan new_words, const Sum128& before, const Sum128& change,
-                                Workspace& work, Encoded* out) {
+                                ByteSpan new_words, ByteSpan earlier_words, const Sum128& before,
+                                const Sum128& change, Workspace& work, Encoded* out) {
   const ChangeList& changes = work.changes;
   if (changes.changed() == 0) return {};
   TileChange tile_change;
@@ -195,9 +207,19 @@ Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSp
   tile_change.changed_words = changes.words();
   tile_change.replaced_words = changes.replaced_words();
   tile_change.effort = options_.effort;
+  tile_change.earlier_words = earlier_words;
+  const std::string where = "tensor '" + info.name + "'";
+  const bool can_be_forced = options_.codec == nullptr || !earlier_words.empty() ||
+                             options_.codec->need() != Need::kEarlierWords;
+  const Codec* const codec = can_be_forced ? options_.codec : nullptr;
+  const size_t start = out->sections.size();
   SILT_TRY(
-      append_section(tile_change, tile, before, before + change, options_.codec, &out->sections)
-          .in("tensor '" + info.name + "'"));
+      append_section(tile_change, tile, before, before + change, codec, &out->sections).in(where));
+  SILT_ASSIGN(const SectionHeader header,
+              parse_section_header(ByteSpan(out->sections).subspan(start)));
+  out->looks_back |= header.need == Need::kEarlierWords;
+  if (options_.back != nullptr)
+    SILT_TRY(append_way_back(tile_change, tile, before, before + change, &out->back).in(where));
   out->after += change;
   out->changed += changes.changed();
   return {};
@@ -206,52 +228,15 @@ Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSp
 Status DeltaWriter::collect(const Stretch& stretch, Encoded encoded) {
   outcome_.sums_before[stretch.tensor] += encoded.before;
   outcome_.sums_after[stretch.tensor] += encoded.after;
+  outcome_.looks_back |= encoded.looks_back;
   if (encoded.changed == 0) return {};
   const std::string& name = base_.tensors()[stretch.tensor].name;
-  outcome_.artifact.changed_elements += encoded.changed;
-  outcome_.artifact.section_bytes += encoded.sections.size();
-  pack_bytes_ += encoded.sections.size();
-  if (!pack_.empty() && pack_.back().tensor == name) {
-    std::vector<std::byte>& sections = pack_.back().sections;
-    sections.insert(sections.end(), encoded.sections.begin(), encoded.sections.end());
-  } else {
-    pack_.push_back({name, std::move(encoded.sections)});
-  }
-  return pack_bytes_ >= options_.pack_bytes ? flush() : Status();
-}
-
-Status DeltaWriter::flush() {
-  if (pack_.empty()) return {};
-  const std::string prefix = pack_prefix(pack_, {{"siltstone.format", "1"},
-                                                 {"siltstone.kind", "delta"},
-                                                 {"siltstone.from", options_.from_root}});
-  std::vector<ByteSpan> pieces = {as_bytes(prefix)};
-  Sha256 sha;
-  sha.update(as_bytes(prefix));
-  for (const PackEntry& entry : pack_) {
-    pieces.emplace_back(entry.sections);
-    sha.update(entry.sections);
-  }
-  const PiecesSource source(std::move(pieces));
-  ObjectRef object;
-  object.key =
-      options_.key_prefix + std::to_string(outcome_.artifact.objects.size()) + ".safetensors";
-  object.length_bytes = source.size_bytes();
-  object.sha256 = to_hex(sha.finish());
-  object.prefix_bytes = prefix.size();
-  SILT_TRY(create_unique(store_, object.key, source));
-  outcome_.artifact.bytes += object.length_bytes;
-  outcome_.bytes_written += object.length_bytes;
-  outcome_.artifact.objects.push_back(std::move(object));
-  pack_.clear();
-  pack_bytes_ = 0;
-  return {};
+  if (back_) back_->add(name, std::move(encoded.back), encoded.changed);
+  return packs_.add(name, std::move(encoded.sections), encoded.changed);
 }
 
 Result<DeltaOutcome> DeltaWriter::run() {
   SILT_TRY(plan());
-  outcome_.artifact.kind = ArtifactKind::kDelta;
-  outcome_.artifact.from_root = options_.from_root;
   outcome_.sums_before.resize(base_.tensors().size());
   outcome_.sums_after.resize(base_.tensors().size());
   const unsigned threads =
@@ -277,7 +262,13 @@ Result<DeltaOutcome> DeltaWriter::run() {
     }
     begin = end;
   }
-  SILT_TRY(flush());
+  SILT_ASSIGN(outcome_.artifact, packs_.finish());
+  outcome_.artifact.from_root = options_.from_root;
+  outcome_.bytes_written = outcome_.artifact.bytes;
+  if (back_) {
+    Result<WayBack> back = back_->finish("", options_.from_root);
+    if (back) outcome_.back = *std::move(back);
+  }
   return std::move(outcome_);
 }
 

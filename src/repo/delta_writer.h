@@ -6,6 +6,7 @@
 
 #include "repo/commit.h"
 #include "repo/state.h"
+#include "repo/way_back.h"
 #include "siltstone/codec.h"
 #include "siltstone/repository.h"
 #include "siltstone/store.h"
@@ -21,6 +22,9 @@ struct DeltaOptions {
   unsigned threads = 0;
   const Codec* codec = nullptr;  // null: the smallest
   Effort effort = Effort::kDefault;
+  // Reads the version before `base`, for codecs that look at it; may be null.
+  const StateReader* earlier = nullptr;
+  std::shared_ptr<Store> back;  // where the way back is written; may be null
   Progress progress;
 };
 
@@ -29,6 +33,8 @@ struct DeltaOutcome {
   std::vector<Sum128> sums_before;  // of the base's own bytes, before its chain
   std::vector<Sum128> sums_after;
   uint64_t bytes_written = 0;
+  bool looks_back = false;      // some sections need the version before `base`
+  std::optional<WayBack> back;  // from a version whose root is the caller's to fill in
 };
 
 // `base` gives the words of the previous state, `next` those of the new one. The caller must

@@ -148,8 +148,8 @@ Result<std::vector<BinadeSteps>> steps_between(Bucket& bucket, const Commit& fro
   const BaseOptions base_options{options.threads, uint64_t{1} << 30};
   SILT_ASSIGN(const Base old_base, base_from_bucket(bucket, from, tensors, true, base_options));
   SILT_ASSIGN(const Base new_base, base_from_bucket(bucket, to, tensors, true, base_options));
-  const StateReader old_reader(tensors, *old_base.bytes, &old_base.chain);
-  const StateReader new_reader(tensors, *new_base.bytes, &new_base.chain);
+  const StateReader old_reader = old_base.reader(tensors);
+  const StateReader new_reader = new_base.reader(tensors);
   std::vector<Stretch> work;
   uint64_t total = 0;
   for (size_t t = 0; t < tensors.size(); ++t) {

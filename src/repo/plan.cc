@@ -17,19 +17,35 @@ Path finish(Path walked) {
   return walked;
 }
 
+// The version before the start that the oldest link of a newest-first walk looks at.
+const std::string& looked_at(const Path& walked) {
+  static const std::string nothing;
+  return walked.links.empty() ? nothing
+                              : walked.links.back().find(ArtifactKind::kDelta)->earlier_root;
+}
+
 }  // namespace
 
+const std::string& Path::earlier_root() const {
+  static const std::string nothing;
+  if (anchor || links.empty()) return nothing;
+  return links.front().find(ArtifactKind::kDelta)->earlier_root;
+}
+
 Result<Path> plan_path(History& history, const Commit& target,
-                       const std::optional<std::string>& known_root) {
+                       const std::optional<KnownRoots>& known) {
   std::optional<Path> best;
   Path walked;
   std::optional<Commit> commit = target;
   while (commit) {
-    if (known_root && commit->root == *known_root) {
+    const std::string& earlier = looked_at(walked);
+    if (known && commit->root == known->root &&
+        (earlier.empty() || earlier == known->earlier_root)) {
       if (cheaper(walked, best)) best = finish(walked);
       break;
     }
-    if (const Artifact* anchor = commit->find(ArtifactKind::kAnchor)) {
+    const Artifact* anchor = commit->find(ArtifactKind::kAnchor);
+    if (anchor != nullptr && earlier.empty()) {
       Path candidate = walked;
       candidate.anchor = *commit;
       candidate.bytes += anchor->bytes;
@@ -44,7 +60,7 @@ Result<Path> plan_path(History& history, const Commit& target,
       walked.links.push_back(*commit);
     }
     if (best && walked.bytes > best->bytes) break;
-    if (best && !known_root) break;  // an older anchor only adds links
+    if (best && !known) break;  // an older anchor only adds links
     Result<std::optional<Commit>> parent = history.parent(*commit);
     if (!parent && best) break;  // an older way that is damaged does not spoil a good one
     if (!parent) return std::move(parent).error();

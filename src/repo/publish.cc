@@ -34,6 +34,8 @@ class Publisher {
   Status write_changes();
   Result<Base> open_base(bool from_bucket);
   Status write_delta_from(Base& base);
+  bool may_look_back() const;
+  std::shared_ptr<Store> store_for_way_back() const;
   bool anchor_is_due();
   Status write_new_anchor();
   Status write_schema();
@@ -51,12 +53,14 @@ class Publisher {
   const CheckpointBytes next_bytes_;
   const PublishOptions& options_;
   const Codec* codec_ = nullptr;
-  BaseCache cache_{std::filesystem::path()};
+  std::filesystem::path cache_folder_;
+  BaseCache cache_{cache_folder_};
   std::optional<Commit> head_;
   std::shared_ptr<const Schema> head_schema_;
   Schema schema_;
   std::vector<Sum128> sums_;  // of the new state
   Commit commit_;
+  std::optional<WayBack> back_;        // from the new state
   uint64_t chain_bytes_ = UINT64_MAX;  // from what the cache keeps to the new state
   PublishReport report_;
 };
@@ -116,7 +120,8 @@ Status Publisher::describe() {
   report_.total_elements = schema_.total_elements();
   report_.total_bytes = schema_.total_bytes();
   if (!options_.cache.empty()) {
-    cache_ = BaseCache(options_.cache / bucket_.repo_id_ / options_.branch);
+    cache_folder_ = options_.cache / bucket_.repo_id_ / options_.branch;
+    cache_ = BaseCache(cache_folder_);
   }
   if (head_) {
     SILT_ASSIGN(head_schema_, bucket_.history_.schema(head_->schema));
@@ -128,8 +133,18 @@ bool Publisher::same_tensors() const {
   return head_schema_ != nullptr && head_schema_->tensors == schema_.tensors;
 }
 
+bool Publisher::may_look_back() const {
+  return options_.momentum && wants_way_back(*head_);
+}
+
+std::shared_ptr<Store> Publisher::store_for_way_back() const {
+  if (!options_.momentum) return nullptr;
+  if (options_.retained != nullptr) return memory_for_way_back();
+  return cache_folder_.empty() ? nullptr : disk_for_way_back(cache_folder_);
+}
+
 Result<Base> Publisher::open_base(bool from_bucket) {
-  const BaseOptions options{options_.threads, options_.memory_bytes};
+  const BaseOptions options{options_.threads, options_.memory_bytes, may_look_back()};
   const std::span<const TensorInfo> tensors = schema_.tensors;
   if (!from_bucket && options_.retained != nullptr) {
     KnownState known = retained_state(*options_.retained);
@@ -146,6 +161,7 @@ Result<Base> Publisher::open_base(bool from_bucket) {
       known.kept = std::move(kept->checkpoint);
       known.sums = std::move(kept->sums);
       known.root = kept->root;
+      if (options.earlier) known.back = find_way_back(cache_folder_, known.root);
       known.description =
           std::string(kept->copied ? "a copy" : "hard links") + " of " + kept->id.name();
       const bool same = std::equal(tensors.begin(), tensors.end(), known.kept->tensors().begin(),
@@ -174,10 +190,12 @@ DeltaOptions Publisher::delta_options(const char* name) const {
 }
 
 Status Publisher::write_delta_from(Base& base) {
-  const StateReader reader(schema_.tensors, *base.bytes, &base.chain);
+  const StateReader reader = base.reader(schema_.tensors);
   DeltaOptions options = delta_options("0");
   options.from_root = head_->root;
   options.codec = codec_;
+  options.back = store_for_way_back();
+  if (may_look_back() && base.chain.links() == 0) options.earlier = base.earlier.get();
   SILT_ASSIGN(DeltaOutcome outcome,
               write_delta(*bucket_.store_, reader, *base.bytes, next_bytes_, options));
   for (size_t t = 0; t < schema_.tensors.size(); ++t) {
@@ -188,6 +206,10 @@ Status Publisher::write_delta_from(Base& base) {
   sums_ = std::move(outcome.sums_after);
   commit_.root = state_root(state_rows(schema_.tensors, sums_));
   outcome.artifact.to_root = commit_.root;
+  outcome.artifact.momentum = outcome.back.has_value();
+  if (outcome.looks_back) outcome.artifact.earlier_root = base.back_root;
+  back_ = std::move(outcome.back);
+  if (back_) back_->artifact.from_root = commit_.root;
   report_.kind = ArtifactKind::kDelta;
   report_.bytes_written += outcome.bytes_written;
   report_.section_bytes = outcome.artifact.section_bytes;
@@ -317,10 +339,12 @@ void Publisher::remember() {
   (void)bucket_.store_->replace(head_key(commit_.id.branch), as_bytes(hint));
   if (options_.retained != nullptr) {
     promote(*options_.retained, schema_.tensors, next_bytes_, sums_, commit_.id, commit_.root,
-            options_.threads);
+            std::move(back_), options_.threads);
   } else if (!options_.cache.empty()) {
     cache_.keep(next_, commit_.id, commit_.root, sums_, bucket_.store_->traits().local,
                 chain_bytes_);
+    if (back_) (void)record_way_back(*back_);
+    sweep_ways_back(cache_folder_, commit_.root);
   }
 }
 

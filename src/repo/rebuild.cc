@@ -18,6 +18,43 @@ std::vector<FilePlace> file_places(const Schema& schema) {
   return places;
 }
 
+namespace {
+
+// A stretch before and after the chain's last link.
+struct LastChange {
+  std::vector<std::byte> before;
+  std::vector<std::byte> after;
+  bool changed = false;
+
+  void clear() {
+    before.clear();
+    after.clear();
+    changed = false;
+  }
+  // `was` is empty where the link changed nothing.
+  void add(ByteSpan words, ByteSpan was) {
+    const ByteSpan old = was.empty() ? words : was;
+    before.insert(before.end(), old.begin(), old.end());
+    after.insert(after.end(), words.begin(), words.end());
+    changed = changed || !was.empty();
+  }
+  void write(const TensorInfo& info, const Stretch& stretch, WayBackWriter* back) const {
+    const WordMatrix matrix = word_matrix(info);
+    const uint64_t row_bytes = matrix.cols * matrix.word_bytes;
+    for (const Tile& tile : default_tiles(matrix)) {
+      const uint64_t begin = tile.row_begin * row_bytes;
+      const uint64_t length = tile.rows * row_bytes;
+      if (begin < stretch.offset_bytes ||
+          begin + length > stretch.offset_bytes + stretch.length_bytes)
+        continue;
+      back->add(info, tile, ByteSpan(before).subspan(begin - stretch.offset_bytes, length),
+                ByteSpan(after).subspan(begin - stretch.offset_bytes, length));
+    }
+  }
+};
+
+}  // namespace
+
 Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
                         const RebuildOptions& options, const BlockSink& sink) {
   std::vector<Stretch> work;
@@ -36,8 +73,10 @@ Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& te
   SumTable before(count);
   SumTable after(count);
   std::atomic<uint64_t> done{0};
-  const unsigned threads = threads_within(options.threads, options.memory_bytes / 2, 2 * largest);
+  // Words, those before the last link, and those of the version before that codecs look at.
+  const unsigned threads = threads_within(options.threads, options.memory_bytes / 2, 4 * largest);
   std::vector<std::vector<std::byte>> scratch(threads);
+  std::vector<LastChange> last_changes(threads);
   SILT_TRY(parallel_for(work.size(), threads, [&](uint64_t i, unsigned worker) -> Status {
     const Stretch& stretch = work[i];
     StateReader::Cursor cursor(reader);
@@ -46,17 +85,23 @@ Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& te
         options.on_link(link, stretch.tensor, change);
       };
     }
+    LastChange& last = last_changes[worker];
+    const bool keeps_last = options.back != nullptr && reader.touches(stretch.tensor);
+    if (keeps_last) cursor.keep_last_change();
+    last.clear();
     SILT_TRY(cursor.begin(stretch));
     for (uint64_t offset = stretch.offset_bytes; !cursor.done();) {
       const uint64_t length = cursor.next_bytes();
       if (scratch[worker].size() < length) scratch[worker].resize(length);
       SILT_ASSIGN(const ByteSpan words, cursor.next(scratch[worker]));
       SILT_TRY(sink(stretch.tensor, offset, words, cursor.changed()));
+      if (keeps_last) last.add(words, cursor.before_last_link());
       offset += length;
       const uint64_t now = done += length;
       if (options.progress) options.progress(now, total);
     }
     SILT_TRY(cursor.finish());
+    if (last.changed) last.write(reader.tensors()[stretch.tensor], stretch, options.back);
     before.add(stretch.tensor, cursor.before());
     after.add(stretch.tensor, cursor.after());
     return {};

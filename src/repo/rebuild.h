@@ -25,6 +25,8 @@ struct RebuildOptions {
   Progress progress;
   // Called from many threads: what one link added to a tensor's sum.
   std::function<void(size_t link, size_t tensor, const Sum128& change)> on_link;
+  // Is told what the chain's last link changed; it may be null.
+  WayBackWriter* back = nullptr;
 };
 
 struct Rebuilt {

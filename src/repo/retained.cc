@@ -15,6 +15,7 @@ struct RetainedBase::State {
   std::vector<TensorInfo> tensors;
   std::vector<Sum128> sums;
   std::vector<uint64_t> offsets;  // in the arena
+  std::optional<WayBack> back;
   Arena arena;
 
   MutByteSpan words(size_t tensor) const {
@@ -100,14 +101,16 @@ KnownState retained_state(const RetainedBase& retained) {
   known.bytes = std::make_unique<RetainedBytes>(std::move(tensors));
   known.sums = state.sums;
   known.root = state.root;
+  known.back = state.back;
   known.description = "the retained " + state.id->name();
   return known;
 }
 
 void promote(RetainedBase& retained, std::span<const TensorInfo> tensors, const StateBytes& next,
              const std::vector<Sum128>& sums, const VersionId& id, const std::string& root,
-             unsigned threads) {
+             std::optional<WayBack> back, unsigned threads) {
   RetainedBase::State& state = retained.state();
+  state.back.reset();
   if (!std::equal(tensors.begin(), tensors.end(), state.tensors.begin(), state.tensors.end())) {
     lay_out(tensors, &state);
   }
@@ -140,6 +143,7 @@ void promote(RetainedBase& retained, std::span<const TensorInfo> tensors, const 
   }
   state.sums = sums;
   state.root = root;
+  state.back = std::move(back);
   state.id = id;
 }
 

@@ -1,6 +1,7 @@
 // Inside of RetainedBase: the last committed state in memory.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,6 @@ KnownState retained_state(const RetainedBase& retained);
 // Makes it hold the state that was just committed. Only what differs is written.
 void promote(RetainedBase& retained, std::span<const TensorInfo> tensors, const StateBytes& next,
              const std::vector<Sum128>& sums, const VersionId& id, const std::string& root,
-             unsigned threads);
+             std::optional<WayBack> back, unsigned threads);
 
 }  // namespace siltstone

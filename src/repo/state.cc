@@ -41,8 +41,8 @@ Status CheckpointBytes::read(size_t tensor, uint64_t offset_bytes, MutByteSpan o
 }
 
 StateReader::StateReader(std::span<const TensorInfo> tensors, const StateBytes& base,
-                         const Chain* chain)
-    : tensors_(tensors), base_(base), chain_(chain) {}
+                         const Chain* chain, const StateReader* earlier)
+    : tensors_(tensors), base_(base), chain_(chain), earlier_(earlier) {}
 
 bool StateReader::needs_whole(size_t tensor) const {
   if (!touches(tensor)) return false;
@@ -98,6 +98,17 @@ Status StateReader::Cursor::begin(const Stretch& stretch) {
       open_.push_back(std::move(open));
     }
   }
+  earlier_cursor_.reset();
+  const bool from_the_start = std::ranges::any_of(
+      open_, [](const Open& open) { return open.piece->link == 0 && looks_back(open); });
+  if (from_the_start) {
+    if (reader_->earlier_ == nullptr)
+      return Error{Code::kMismatch, "tensor '" + info.name +
+                                        "': its delta looks at the version before the one that it "
+                                        "starts from, which is not known here"};
+    earlier_cursor_ = std::make_unique<Cursor>(*reader_->earlier_);
+    SILT_TRY(earlier_cursor_->begin(stretch));
+  }
   block_bytes_ =
       stretch_.whole ? stretch.length_bytes : (uint64_t{1} << log2_block) * matrix_.word_bytes;
   return {};
@@ -115,7 +126,9 @@ Status StateReader::Cursor::apply_aligned(Open& open, uint64_t begin_element, Mu
     const uint64_t number = (begin_element >> log2_block) + offset / step_bytes;
     if (!open.section->touches(number)) continue;
     const MutByteSpan words = block.subspan(offset, std::min(step_bytes, block.size() - offset));
-    SILT_ASSIGN(const uint64_t changed, open.section->apply(number, words));
+    const ByteSpan earlier =
+        looks_back(open) ? ByteSpan(earlier_).subspan(offset, words.size()) : ByteSpan();
+    SILT_ASSIGN(const uint64_t changed, open.section->apply(number, words, earlier));
     open.counted += changed;
     changed_ = true;
   }
@@ -132,12 +145,15 @@ Status StateReader::Cursor::apply_anywhere(Open& open, MutByteSpan tensor) {
     const uint64_t end = std::min(begin + step, header.elements());
     const std::vector<ByteRange> ranges = tile_ranges(matrix_, header.tile, begin, end);
     gather_.resize((end - begin) * matrix_.word_bytes);
+    std::vector<std::byte> earlier(looks_back(open) ? gather_.size() : 0);
     uint64_t at = 0;
     for (const ByteRange& range : ranges) {
       std::memcpy(gather_.data() + at, tensor.data() + range.offset, range.length);
+      if (!earlier.empty())
+        std::memcpy(earlier.data() + at, earlier_.data() + range.offset, range.length);
       at += range.length;
     }
-    SILT_ASSIGN(const uint64_t changed, open.section->apply(number, gather_));
+    SILT_ASSIGN(const uint64_t changed, open.section->apply(number, gather_, earlier));
     open.counted += changed;
     changed_ = true;
     at = 0;
@@ -149,12 +165,71 @@ Status StateReader::Cursor::apply_anywhere(Open& open, MutByteSpan tensor) {
   return {};
 }
 
+// What the words were one version before the link's start: what they were before the link that was
+// applied last, or, for the first one, what whoever holds the base also holds. If the link before
+// passed the words on, they are themselves.
+Status StateReader::Cursor::find_earlier(OpenRange link, ByteSpan block) {
+  const size_t number = link.front().piece->link;
+  if (earlier_of_ == number || std::ranges::none_of(link, looks_back)) return {};
+  earlier_.resize(block.size());
+  earlier_of_ = number;
+  if (number != 0) {
+    std::memcpy(earlier_.data(), block.data(), block.size());
+    return {};
+  }
+  for (uint64_t at = 0; at < block.size();) {
+    const MutByteSpan part = MutByteSpan(earlier_).subspan(at);
+    if (earlier_cursor_->next_bytes() > part.size())
+      return Error{Code::kInternal, "the version before is read in larger blocks"};
+    SILT_ASSIGN(const ByteSpan words, earlier_cursor_->next(part));
+    if (words.data() != part.data()) std::memcpy(part.data(), words.data(), words.size());
+    at += words.size();
+  }
+  return {};
+}
+
+Status StateReader::Cursor::apply_links(uint64_t offset, MutByteSpan block, Sum128* sum) {
+  earlier_of_.reset();
+  for (size_t begin = 0, end = 0; begin < open_.size(); begin = end) {
+    const size_t number = open_[begin].piece->link;
+    while (end < open_.size() && open_[end].piece->link == number) ++end;
+    const OpenRange link = OpenRange(open_).subspan(begin, end - begin);
+    SILT_TRY(find_earlier(link, block));
+    const bool last = keeps_last_ && number + 1 == reader_->chain_->links();
+    const bool next_looks_back = end < open_.size() && open_[end].piece->link == number + 1 &&
+                                 std::ranges::any_of(OpenRange(open_).subspan(end), looks_back);
+    if (last) kept_.assign(block.begin(), block.end());
+    if (next_looks_back) past_.assign(block.begin(), block.end());
+    const bool had = changed_;
+    changed_ = false;
+    for (Open& open : link) SILT_TRY(apply(open, block));
+    if (last && changed_) before_last_ = kept_;
+    if (next_looks_back) {
+      std::swap(earlier_, past_);
+      earlier_of_ = number + 1;
+    }
+    if (on_link && changed_) {
+      const Sum128 now = digest_bytes(block, offset);
+      on_link(number, now - *sum);
+      *sum = now;
+    }
+    changed_ = changed_ || had;
+  }
+  return {};
+}
+
+Status StateReader::Cursor::apply(Open& open, MutByteSpan block) {
+  return stretch_.whole ? apply_anywhere(open, block)
+                        : apply_aligned(open, at_ / matrix_.word_bytes, block);
+}
+
 Result<ByteSpan> StateReader::Cursor::next(MutByteSpan scratch) {
   const uint64_t length = next_bytes();
   const uint64_t offset = stretch_.offset_bytes + at_;
   const TensorInfo& info = reader_->tensors_[stretch_.tensor];
   const ByteSpan resident = reader_->base_.resident(stretch_.tensor);
   changed_ = false;
+  before_last_ = {};
   if (open_.empty() && !resident.empty()) {
     const ByteSpan words = resident.subspan(offset, length);
     const Sum128 sum = digest_bytes(words, offset);
@@ -171,19 +246,7 @@ Result<ByteSpan> StateReader::Cursor::next(MutByteSpan scratch) {
   }
   Sum128 sum = digest_bytes(block, offset);
   before_ += sum;
-  for (Open& open : open_) {
-    const bool had = changed_;
-    changed_ = false;
-    Status applied = stretch_.whole ? apply_anywhere(open, block)
-                                    : apply_aligned(open, at_ / matrix_.word_bytes, block);
-    if (!applied) return std::move(applied).error().in("tensor '" + info.name + "'");
-    if (on_link && changed_) {
-      const Sum128 now = digest_bytes(block, offset);
-      on_link(open.piece->link, now - sum);
-      sum = now;
-    }
-    changed_ = changed_ || had;
-  }
+  SILT_TRY(apply_links(offset, block, &sum).in("tensor '" + info.name + "'"));
   after_ += changed_ && !on_link ? digest_bytes(block, offset) : sum;
   at_ += length;
   return ByteSpan(block);
@@ -191,6 +254,7 @@ Result<ByteSpan> StateReader::Cursor::next(MutByteSpan scratch) {
 
 Status StateReader::Cursor::finish() {
   const TensorInfo& info = reader_->tensors_[stretch_.tensor];
+  if (earlier_cursor_ != nullptr) SILT_TRY(earlier_cursor_->finish());
   Sum128 change;
   for (const Open& open : open_) {
     const SectionHeader& header = open.piece->header;

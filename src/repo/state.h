@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "delta/digest.h"
@@ -51,8 +52,10 @@ struct Stretch {
 
 class StateReader {
  public:
-  // `chain` may be null. Both borrowed; `tensors` too.
-  StateReader(std::span<const TensorInfo> tensors, const StateBytes& base, const Chain* chain);
+  // `chain` may be null. Both borrowed; `tensors` too. So is `earlier`, which reads the version
+  // before the base, and is asked for where the chain's first link looks at it.
+  StateReader(std::span<const TensorInfo> tensors, const StateBytes& base, const Chain* chain,
+              const StateReader* earlier = nullptr);
 
   std::span<const TensorInfo> tensors() const { return tensors_; }
   bool touches(size_t tensor) const { return chain_ != nullptr && chain_->touches(tensor); }
@@ -76,6 +79,10 @@ class StateReader {
     Status finish();
     // Whether the sections changed the last block that next() gave.
     bool changed() const { return changed_; }
+    // What that block was before the chain's last link, with keep_last_change() before begin();
+    // empty if that link did not change it.
+    ByteSpan before_last_link() const { return before_last_; }
+    void keep_last_change() { keeps_last_ = true; }
 
     const Sum128& before() const { return before_; }
     const Sum128& after() const { return after_; }
@@ -90,6 +97,13 @@ class StateReader {
       std::unique_ptr<Section> section;
       uint64_t counted = 0;
     };
+    static bool looks_back(const Open& open) {
+      return open.piece->header.need == Need::kEarlierWords;
+    }
+    using OpenRange = std::span<Open>;  // sections of one link
+    Status apply_links(uint64_t offset, MutByteSpan block, Sum128* sum);
+    Status find_earlier(OpenRange link, ByteSpan block);
+    Status apply(Open& open, MutByteSpan block);
     Status apply_aligned(Open& open, uint64_t begin_element, MutByteSpan block);
     Status apply_anywhere(Open& open, MutByteSpan tensor);
 
@@ -98,6 +112,14 @@ class StateReader {
     WordMatrix matrix_;
     std::vector<Open> open_;
     std::vector<std::byte> gather_;
+    // What the block was one version before the link that is applied; of which link that holds.
+    std::vector<std::byte> earlier_;
+    std::optional<size_t> earlier_of_;
+    std::vector<std::byte> past_;             // the block before a link
+    std::unique_ptr<Cursor> earlier_cursor_;  // where the first link looks back
+    bool keeps_last_ = false;
+    std::vector<std::byte> kept_;
+    ByteSpan before_last_;
     uint64_t at_ = 0;
     uint64_t block_bytes_ = 0;
     bool changed_ = false;
@@ -111,6 +133,7 @@ class StateReader {
   std::span<const TensorInfo> tensors_;
   const StateBytes& base_;
   const Chain* chain_;
+  const StateReader* earlier_;
 };
 
 // Stretches in which both readers can read a tensor that they hold with the same dtype and shape:

@@ -83,7 +83,8 @@ struct ColumnPack {
                             .positions = changes.positions(),
                             .run_ends = changes.run_ends(),
                             .changed_words = changes.words(),
-                            .replaced_words = changes.replaced_words()};
+                            .replaced_words = changes.replaced_words(),
+                            .earlier_words = {}};
     ASSERT_TRUE(append_section(change, tile, was_sum, is_sum, nullptr, sections));
     changed += changes.changed();
   }

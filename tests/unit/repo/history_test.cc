@@ -162,7 +162,7 @@ TEST_F(HistoryTest, PathIsTheCheapestOne) {
   for (const Version& from : versions) {
     for (const Version& to : versions) {
       const Commit target = *history.read(to.id);
-      const Result<Path> path = plan_path(history, target, from.root);
+      const Result<Path> path = plan_path(history, target, KnownRoots{from.root, {}});
       ASSERT_TRUE(path);
       const Result<Path> joining = plan_path(history, target, std::nullopt);
       ASSERT_TRUE(joining && joining->anchor);

@@ -1,0 +1,43 @@
+// Gathers sections into packs and writes these to a store, one object each.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "repo/commit.h"
+#include "siltstone/store.h"
+
+namespace siltstone {
+
+// Threads: one at a time.
+class PackWriter {
+ public:
+  // Keys are `key_prefix` + number + ".safetensors"; a pack is written once its sections have
+  // `pack_bytes`. `from_root` stands in the packs' metadata.
+  PackWriter(Store& store, std::string key_prefix, std::string from_root, uint64_t pack_bytes)
+      : store_(store),
+        key_prefix_(std::move(key_prefix)),
+        from_root_(std::move(from_root)),
+        pack_bytes_(pack_bytes) {}
+
+  // Sections of one tensor, which are changed in `changed_elements` places.
+  Status add(const std::string& tensor, std::vector<std::byte> sections, uint64_t changed_elements);
+
+  // Writes what is left and returns the artifact; its roots are the caller's to fill in.
+  Result<Artifact> finish();
+
+ private:
+  Status flush();
+
+  Store& store_;
+  const std::string key_prefix_;
+  const std::string from_root_;
+  const uint64_t pack_bytes_;
+  std::map<std::string, std::vector<std::byte>> pack_;
+  uint64_t gathered_bytes_ = 0;
+  Artifact artifact_;
+};
+
+}  // namespace siltstone
