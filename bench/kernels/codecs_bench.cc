@@ -1,11 +1,12 @@
 // Speed of the codecs on one thread, in dense bytes of the tensor, beside a plain read of both
 // states in the same rounds.
 //
-//   bench_codecs OLD.safetensors NEW.safetensors [--mib N] [--rounds N] [--codec NAME]
+//   bench_codecs OLD NEW [--earlier FILE] [--mib N] [--rounds N] [--codec NAME]...
 //
-// The bf16 words of both files are strung together and repeated to N MiB (default 256), then cut
-// into tiles of 8 MiB as publishing does. Encoding includes the diff, decoding the checks of the
-// section and the change of the words in memory.
+// The bf16 words of the checkpoints are strung together and repeated to N MiB (default 256), then
+// cut into tiles of 8 MiB as publishing does. Encoding includes the diff, decoding the checks of
+// the section and the change of the words in memory. NAME is a codec or an effort; codec momentum
+// needs what came before OLD.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -59,14 +60,31 @@ std::vector<std::byte> bf16_words(const char* path, uint64_t bytes) {
 }
 
 struct Subject {
-  const Codec* codec;
+  std::string name;
+  const Codec* codec = nullptr;  // null: chosen
+  Effort effort = Effort::kDefault;
   std::vector<std::vector<std::byte>> sections;
 };
 
+std::vector<Subject> all_subjects(bool with_earlier) {
+  std::vector<Subject> subjects;
+  for (const Codec* codec : all_codecs())
+    if (with_earlier || codec->need() != Need::kEarlierWords)
+      subjects.push_back({std::string(codec->name()), codec, Effort::kDefault, {}});
+  for (const Effort effort : kEfforts)
+    subjects.push_back({std::string(effort_name(effort)), nullptr, effort, {}});
+  return subjects;
+}
+
 class CodecsBench {
  public:
-  CodecsBench(std::vector<std::byte> old_words, std::vector<std::byte> new_words)
-      : old_(std::move(old_words)), new_(std::move(new_words)), live_(old_) {}
+  // `earlier` may be empty.
+  CodecsBench(std::vector<std::byte> old_words, std::vector<std::byte> new_words,
+              std::vector<std::byte> earlier)
+      : old_(std::move(old_words)),
+        new_(std::move(new_words)),
+        earlier_(std::move(earlier)),
+        live_(old_) {}
 
   uint64_t encode(Subject* subject) {
     uint64_t bytes = 0;
@@ -89,6 +107,8 @@ class CodecsBench {
       change.run_ends = list_.run_ends();
       change.changed_words = list_.words();
       change.replaced_words = list_.replaced_words();
+      change.earlier_words = earlier(tile);
+      change.effort = subject->effort;
       const Status status =
           append_section(change, {0, change.elements, 0, 1}, {}, {}, subject->codec, &out);
       if (!status) must(Result<int>(status.error()));
@@ -106,9 +126,11 @@ class CodecsBench {
       const Section section = must(
           Section::open(subject.sections[tile], {words.size() / kWord, 1, kWord}, DType::kBF16));
       const uint64_t block_bytes = kWord << kDefaultLog2Block;
+      const ByteSpan past = earlier(tile);
       for (uint64_t begin = 0, block = 0; begin < words.size(); begin += block_bytes, ++block)
-        must(section.apply(block,
-                           words.subspan(begin, std::min(block_bytes, words.size() - begin))));
+        must(section.apply(
+            block, words.subspan(begin, std::min(block_bytes, words.size() - begin)),
+            past.empty() ? past : past.subspan(begin, std::min(block_bytes, past.size() - begin))));
     }
   }
   void restore() { std::memcpy(live_.data(), old_.data(), old_.size()); }
@@ -127,8 +149,13 @@ class CodecsBench {
     return ByteSpan(words).subspan(begin, std::min<uint64_t>(kTileBytes, words.size() - begin));
   }
 
+  ByteSpan earlier(uint64_t tile) const {
+    return earlier_.empty() ? ByteSpan() : span(earlier_, tile);
+  }
+
   const std::vector<std::byte> old_;
   const std::vector<std::byte> new_;
+  const std::vector<std::byte> earlier_;
   std::vector<std::byte> live_;
   ChangeList list_;
   uint64_t changed_ = 0;
@@ -138,27 +165,32 @@ int run(int argc, char** argv) {
   std::vector<const char*> paths;
   uint64_t mib = 256;
   unsigned rounds = 5;
-  std::string_view only;
+  std::vector<std::string_view> only;
+  const char* earlier = nullptr;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option.starts_with("--") && i + 1 < argc) {
       const char* value = argv[++i];
       if (option == "--mib") mib = std::strtoull(value, nullptr, 10);
       if (option == "--rounds") rounds = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
-      if (option == "--codec") only = value;
+      if (option == "--codec") only.emplace_back(value);
+      if (option == "--earlier") earlier = value;
     } else {
       paths.push_back(argv[i]);
     }
   }
   if (paths.size() != 2) {
-    std::fprintf(stderr, "usage: bench_codecs OLD NEW [--mib N] [--rounds N] [--codec NAME]\n");
+    std::fprintf(stderr,
+                 "usage: bench_codecs OLD NEW [--earlier FILE] [--mib N] [--rounds N] "
+                 "[--codec NAME]...\n");
     return 2;
   }
-  CodecsBench bench(bf16_words(paths[0], mib << 20), bf16_words(paths[1], mib << 20));
-  std::vector<Subject> subjects;
-  for (const Codec* codec : all_codecs())
-    if (only.empty() || codec->name() == only) subjects.push_back({codec, {}});
-  if (only.empty()) subjects.push_back({nullptr, {}});
+  CodecsBench bench(bf16_words(paths[0], mib << 20), bf16_words(paths[1], mib << 20),
+                    earlier == nullptr ? std::vector<std::byte>() : bf16_words(earlier, mib << 20));
+  std::vector<Subject> subjects = all_subjects(earlier != nullptr);
+  std::erase_if(subjects, [&only](const Subject& subject) {
+    return !only.empty() && std::ranges::find(only, subject.name) == only.end();
+  });
   Paired paired([&bench] { bench.read(); });
   std::vector<uint64_t> bytes;
   for (Subject& subject : subjects) {
@@ -174,12 +206,10 @@ int run(int argc, char** argv) {
   const auto dense = static_cast<double>(bench.bytes());
   const auto changed = static_cast<double>(bench.changed());
   std::printf("%.0f MiB, %.3f %% changed\n", dense / 0x1p20, 100 * changed * kWord / dense);
-  std::printf("%-8s %9s %12s %9s %12s %9s\n", "codec", "bits/chg", "encode GB/s", "of read",
+  std::printf("%-11s %9s %12s %9s %12s %9s\n", "codec", "bits/chg", "encode GB/s", "of read",
               "decode GB/s", "of read");
   for (size_t i = 0; i < subjects.size(); ++i) {
-    const Codec* codec = subjects[i].codec;
-    std::printf("%-8s %9.3f %12.2f %9.3f %12.2f %9.3f\n",
-                codec == nullptr ? "chosen" : std::string(codec->name()).c_str(),
+    std::printf("%-11s %9.3f %12.2f %9.3f %12.2f %9.3f\n", subjects[i].name.c_str(),
                 8.0 * static_cast<double>(bytes[i]) / changed, dense / paired.seconds(2 * i) / 1e9,
                 paired.speed(2 * i), dense / paired.seconds(2 * i + 1) / 1e9,
                 paired.speed(2 * i + 1));

@@ -150,6 +150,28 @@ class Verbs(unittest.TestCase):
         self.ok("verify", self.bucket, "--data")
         self.fails(2, "publish", self.bucket, self.folder("b"), "--effort", "some", says="fast, default or max")
 
+    def test_momentum(self):
+        """Published and pulled version by version, each in a process of its own."""
+        self.ok("init", self.bucket)
+        live = self.work / "live"
+        for i in range(5):
+            folder = self.folder(f"step{i}")
+            self.ok("publish", self.bucket, folder, "--momentum", "--codec", "momentum")
+            pulled = self.json("pull", self.bucket, live)
+            self.assertEqual((live / "model.safetensors").read_bytes(), (folder / "model.safetensors").read_bytes())
+            if i > 0:
+                uses = self.json("inspect", self.bucket, "main")["codecs"]
+                self.assertEqual("momentum" in uses, i > 1, uses)
+                self.assertLess(pulled["bytes_fetched"], 10000)
+        self.ok("verify", self.bucket, "--data")
+        self.ok("checkout", self.bucket, "main@2", self.work / "again")
+        self.assertEqual((self.work / "again/model.safetensors").read_bytes(),
+                         (self.work / "step2/model.safetensors").read_bytes())
+        report = self.json("bench", self.work / "step2", self.work / "step3", "--earlier", self.work / "step1",
+                           "--codec", "momentum", "--rounds", "1")
+        self.assertEqual([result["name"] for result in report["results"]], ["momentum"])
+        self.fails(2, "bench", self.work / "step2", self.work / "step3", "--codec", "momentum", says="before")
+
     def test_bench(self):
         old, new = self.folder("old"), self.folder("new")
         text = self.ok("bench", old, new, "--rounds", "1")

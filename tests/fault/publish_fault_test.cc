@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "repo/bucket.h"
+#include "repo/way_back.h"
 #include "siltstone/repository.h"
 #include "store/faulty.h"
 #include "store/memory.h"
@@ -19,7 +20,7 @@ using test::TinyModel;
 constexpr Fault kFaults[] = {Fault::kFailBefore, Fault::kFailAfter,  Fault::kNoSpace,
                              Fault::kShortRead,  Fault::kWrongBytes, Fault::kStaleHint};
 
-enum class Case { kFirst, kFirstPacked, kDelta, kDeltaFromBucket, kDeltaAndAnchor };
+enum class Case { kFirst, kFirstPacked, kDelta, kDeltaFromBucket, kDeltaAndAnchor, kMomentum };
 
 class PublishFaults : public ::testing::TestWithParam<Case> {
  protected:
@@ -30,12 +31,16 @@ class PublishFaults : public ::testing::TestWithParam<Case> {
     options.threads = 1;
     options.retained = base_.get();
     options.pack_anchors = GetParam() == Case::kFirstPacked;
+    options.momentum = GetParam() == Case::kMomentum;
+    if (options.momentum) options.codec = "momentum";
     return options;
   }
   // Small packs, so that there are several, and lists of them.
   std::unique_ptr<Repository> open(std::shared_ptr<Store> store) {
     auto repository = *Repository::open(std::move(store));
     Tuning& tuning = as_bucket(*repository).tuning;
+    if (GetParam() == Case::kMomentum)
+      return repository;  // whose deltas must not make an anchor due
     tuning.pack_bytes = 64;
     tuning.batch_bytes = 64;
     tuning.inline_objects = 1;
@@ -69,6 +74,8 @@ bool PublishFaults::run(Fault fault, uint64_t index) {
       old_head = seq;
       if (seq == 0) model.step(1);
     }
+    const Commit head = *as_bucket(*repository).history().read("main", *old_head);
+    EXPECT_EQ(wants_way_back(head), GetParam() == Case::kMomentum);
   }
   if (GetParam() == Case::kDeltaFromBucket) {
     base_ = std::make_unique<RetainedBase>();
@@ -134,7 +141,8 @@ TEST_P(PublishFaults, EndInTheOldVersionOrTheNewOne) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, PublishFaults,
                          ::testing::Values(Case::kFirst, Case::kFirstPacked, Case::kDelta,
-                                           Case::kDeltaFromBucket, Case::kDeltaAndAnchor));
+                                           Case::kDeltaFromBucket, Case::kDeltaAndAnchor,
+                                           Case::kMomentum));
 
 }  // namespace
 }  // namespace siltstone

@@ -20,21 +20,31 @@ using test::TinyModel;
 
 constexpr Fault kFaults[] = {Fault::kFailBefore, Fault::kFailAfter,  Fault::kNoSpace,
                              Fault::kShortRead,  Fault::kWrongBytes, Fault::kStaleHint};
-constexpr int kVersions = 5;
-
-class PullFaults : public ::testing::Test {
+// Whether the versions are coded by momentum.
+class PullFaults : public ::testing::TestWithParam<bool> {
  protected:
   PullFaults() {
     auto repository = *Repository::init(memory_);
-    as_bucket(*repository).tuning.pack_bytes = 64;
+    if (!GetParam()) as_bucket(*repository).tuning.pack_bytes = 64;
     as_bucket(*repository).tuning.inline_objects = 1;
     TinyModel model;
-    for (int i = 0; i < kVersions; ++i) {
-      EXPECT_TRUE(repository->publish(*model.checkpoint(), {}));
+    RetainedBase retained;
+    PublishOptions options;
+    options.momentum = GetParam();
+    options.retained = &retained;
+    if (GetParam()) options.codec = "momentum";
+    for (int i = 0; i < versions(); ++i) {
+      EXPECT_TRUE(repository->publish(*model.checkpoint(), options));
       models_.push_back(model);
       model.step(static_cast<uint64_t>(i));
     }
+    const Commit head =
+        *as_bucket(*repository).history().read("main", static_cast<uint64_t>(versions() - 1));
+    EXPECT_EQ(!head.find(ArtifactKind::kDelta)->earlier_root.empty(), GetParam());
   }
+
+  // No delta looks back after the anchor that the fourth one makes due.
+  static int versions() { return GetParam() ? 4 : 5; }
 
   std::unique_ptr<Repository> healthy() { return *Repository::open(memory_); }
 
@@ -106,7 +116,7 @@ class PullFaults : public ::testing::Test {
   uint64_t failed_ = 0;
 };
 
-TEST_F(PullFaults, CheckoutLeavesNothingOrTheVersion) {
+TEST_P(PullFaults, CheckoutLeavesNothingOrTheVersion) {
   for_every_fault([&](FaultyStore&, const auto& arm, const std::shared_ptr<Store>& store) {
     ScratchFolder scratch;
     const fs::path folder = scratch.path() / "out";
@@ -126,17 +136,17 @@ TEST_F(PullFaults, CheckoutLeavesNothingOrTheVersion) {
   });
 }
 
-TEST_F(PullFaults, FreshFolder) {
+TEST_P(PullFaults, FreshFolder) {
   pull_into_folder(std::nullopt);
 }
-TEST_F(PullFaults, FolderOneVersionBehind) {
-  pull_into_folder(kVersions - 2);
+TEST_P(PullFaults, FolderOneVersionBehind) {
+  pull_into_folder(versions() - 2);
 }
-TEST_F(PullFaults, FolderSeveralVersionsBehind) {
+TEST_P(PullFaults, FolderSeveralVersionsBehind) {
   pull_into_folder(0);
 }
 
-TEST_F(PullFaults, MemoryHoldsTheOldVersionOrTheNewOne) {
+TEST_P(PullFaults, MemoryHoldsTheOldVersionOrTheNewOne) {
   for_every_fault([&](FaultyStore&, const auto& arm, const std::shared_ptr<Store>& store) {
     TinyModel live = models_[1];
     const auto good = healthy();
@@ -151,6 +161,8 @@ TEST_F(PullFaults, MemoryHoldsTheOldVersionOrTheNewOne) {
     EXPECT_TRUE(live == models_.back());
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(Momentum, PullFaults, ::testing::Bool());
 
 }  // namespace
 }  // namespace siltstone
