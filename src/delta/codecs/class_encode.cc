@@ -245,28 +245,30 @@ void ClassEncoder<W>::choose_params() {
 template <class W>
 void ClassEncoder<W>::choose_tables() {
   constexpr unsigned kWordBits = 8 * sizeof(W);
-  std::vector<unsigned> used;
+  struct Used {
+    unsigned table;
+    std::vector<CountedSymbol> symbols;
+  };
+  std::vector<Used> used;
   for (unsigned d = 0; d < params_.tables.size(); ++d)
-    if (std::ranges::any_of(counts_[d], [](uint32_t count) { return count != 0; }))
-      used.push_back(d);
+    if (std::vector<CountedSymbol> symbols = counted_symbols(counts_[d]); !symbols.empty())
+      used.push_back({d, std::move(symbols)});
+  ClassParams candidate;
+  candidate.contexts = params_.contexts;
   uint64_t least = ~uint64_t{0};
-  for (unsigned base = 0; base < kStandardTables; ++base) {
-    ClassParams candidate;
-    candidate.contexts = params_.contexts;
-    candidate.base_table = base;
+  for (; candidate.base_table < kStandardTables; ++candidate.base_table) {
     uint64_t cost = 0;
-    for (const unsigned d : used)
-      cost += coded_cost(counts_[d], candidate.standard_of(d), kWordBits);
-    if (cost < least) {
-      least = cost;
-      params_.base_table = base;
-    }
+    for (auto at = used.begin(); at != used.end() && cost < least; ++at)
+      cost += coded_cost(at->symbols, candidate.standard_of(at->table), kWordBits);
+    if (cost >= least) continue;
+    least = cost;
+    params_.base_table = candidate.base_table;
   }
-  for (const unsigned d : used) {
-    const StepTable own = scaled_table(counts_[d]);
-    const uint64_t standard = coded_cost(counts_[d], params_.standard_of(d), kWordBits);
-    if (coded_cost(counts_[d], own, kWordBits) + (sent_table_bits(own) << 8) < standard)
-      params_.tables[d] = own;
+  for (const auto& [table, symbols] : used) {
+    const StepTable own = scaled_table(counts_[table]);
+    const uint64_t standard = coded_cost(symbols, params_.standard_of(table), kWordBits);
+    if (coded_cost(symbols, own, kWordBits) + (sent_table_bits(own) << 8) < standard)
+      params_.tables[table] = own;
   }
 }
 

@@ -46,14 +46,21 @@ StepTable scaled_table(const SymbolCounts& counts) {
   return table;
 }
 
-uint64_t coded_cost(const SymbolCounts& counts, const StepTable& table, unsigned word_bits) {
+std::vector<CountedSymbol> counted_symbols(const SymbolCounts& counts) {
+  std::vector<CountedSymbol> symbols;
+  for (unsigned s = 0; s < kStepSymbols; ++s)
+    if (counts[s] != 0) symbols.push_back({s, counts[s]});
+  return symbols;
+}
+
+uint64_t coded_cost(std::span<const CountedSymbol> symbols, const StepTable& table,
+                    unsigned word_bits) {
   const uint64_t escape = symbol_cost(std::max<uint16_t>(table.of[kEscapeSymbol], 1)) +
                           (uint64_t{word_bits} << kCostFraction);
   uint64_t cost = 0;
-  for (unsigned s = 0; s < kEscapeSymbol; ++s) {
-    if (counts[s] == 0) continue;
-    const uint64_t raw = uint64_t{raw_bits_of(s)} << kCostFraction;
-    cost += counts[s] * (table.of[s] != 0 ? symbol_cost(table.of[s]) + raw : escape);
+  for (const auto& [symbol, count] : symbols) {
+    const uint64_t raw = uint64_t{raw_bits_of(symbol)} << kCostFraction;
+    cost += count * (table.of[symbol] != 0 ? symbol_cost(table.of[symbol]) + raw : escape);
   }
   return cost;
 }

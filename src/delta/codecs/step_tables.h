@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "delta/codecs/frequencies.h"
 #include "delta/kernels/word_steps.h"
@@ -31,8 +32,16 @@ using SymbolCounts = std::array<uint32_t, kStepSymbols>;
 // 0.
 StepTable scaled_table(const SymbolCounts& counts);
 
-// What coding the counted symbols with a table takes, in units of 1/256 bit. `word_bits` follow an
-// escape, which stands for the symbols that cannot occur.
-uint64_t coded_cost(const SymbolCounts& counts, const StepTable& table, unsigned word_bits);
+struct CountedSymbol {
+  unsigned symbol;
+  uint32_t count;
+};
+// Those that occur.
+std::vector<CountedSymbol> counted_symbols(const SymbolCounts& counts);
+
+// What coding the symbols with a table takes, in units of 1/256 bit. `word_bits` follow an escape,
+// which stands for the symbols that cannot occur.
+uint64_t coded_cost(std::span<const CountedSymbol> symbols, const StepTable& table,
+                    unsigned word_bits);
 
 }  // namespace siltstone
