@@ -67,13 +67,73 @@ struct Lanes<8> {
   }
 };
 
-template <size_t kWordBytes, unsigned kCuts>
+// Words of 2 bytes whose cuts have no bits below kShift, as exponents of bf16 have: their upper
+// bits fit bytes, so that a compare takes half as many instructions.
+struct PackedLanes {
+  static constexpr unsigned kShift = 7;
+  static constexpr size_t kWordBytes = 2;
+
+  explicit PackedLanes(const ClassCuts& cuts)
+      : magnitude(_mm256_set1_epi16(static_cast<short>(cuts.magnitude_mask))) {
+    for (unsigned c = 0; c < cuts.cuts; ++c) {
+      const uint64_t byte = cuts.from[c] >> kShift;
+      from[c] = _mm256_set1_epi8(static_cast<char>(byte));
+      reached[c] = byte <= 0xFF ? ~uint64_t{0} : 0;  // some cuts lie above all words
+    }
+  }
+  static bool can(const ClassCuts& cuts) {
+    uint64_t bits = cuts.magnitude_mask & 0x8000;  // a magnitude of 15 bits
+    for (unsigned c = 0; c < cuts.cuts; ++c) bits |= cuts.from[c] & ((1U << kShift) - 1);
+    return bits == 0;
+  }
+  struct Group {
+    __m256i x[2];
+  };
+  Group read(const std::byte* p) const {
+    const auto upper = [&](size_t r) {
+      return _mm256_srli_epi16(_mm256_and_si256(load(p + r * 32), magnitude), kShift);
+    };
+    // packus works within 128-bit halves: put the quarters back in order.
+    return {{_mm256_permute4x64_epi64(_mm256_packus_epi16(upper(0), upper(1)), 0xd8),
+             _mm256_permute4x64_epi64(_mm256_packus_epi16(upper(2), upper(3)), 0xd8)}};
+  }
+  uint64_t at_least(const Group& group, unsigned c) const {
+    return Lanes<1>::at_least(group.x, from[c]) & reached[c];
+  }
+
+  __m256i magnitude;
+  __m256i from[kMaxCuts];
+  uint64_t reached[kMaxCuts];
+};
+
+template <size_t kWordBytesOf>
+struct WholeLanes {
+  using L = Lanes<kWordBytesOf>;
+  static constexpr size_t kWordBytes = kWordBytesOf;
+
+  explicit WholeLanes(const ClassCuts& cuts) : magnitude(L::spread(cuts.magnitude_mask)) {
+    for (unsigned c = 0; c < cuts.cuts; ++c) from[c] = L::spread(cuts.from[c]);
+  }
+  struct Group {
+    __m256i x[2 * kWordBytes];
+  };
+  Group read(const std::byte* p) const {
+    Group group;
+    for (size_t r = 0; r < 2 * kWordBytes; ++r)
+      group.x[r] = _mm256_and_si256(load(p + r * 32), magnitude);
+    return group;
+  }
+  uint64_t at_least(const Group& group, unsigned c) const { return L::at_least(group.x, from[c]); }
+
+  __m256i magnitude;
+  __m256i from[kMaxCuts];
+};
+
+template <class Compare, unsigned kCuts>
 void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
-  using L = Lanes<kWordBytes>;
+  constexpr size_t kWordBytes = Compare::kWordBytes;
   constexpr size_t kGroupBytes = kGroupElements * kWordBytes;
-  const __m256i magnitude = L::spread(cuts.magnitude_mask);
-  __m256i from[kCuts];
-  for (unsigned c = 0; c < kCuts; ++c) from[c] = L::spread(cuts.from[c]);
+  const Compare compare(cuts);
   uint32_t before[kCuts + 1] = {};
   const size_t groups = (n + kGroupElements - 1) / kGroupElements;
   for (size_t group = 0; group < groups; ++group) {
@@ -86,21 +146,25 @@ void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassW
       std::memcpy(tail, p, left * kWordBytes);
       p = tail;
     }
-    __m256i x[2 * kWordBytes];
-    for (size_t r = 0; r < 2 * kWordBytes; ++r)
-      x[r] = _mm256_and_si256(load(p + r * 32), magnitude);
+    const typename Compare::Group x = compare.read(p);
     uint64_t above = valid;
 #pragma GCC unroll 9
     for (unsigned c = 0; c <= kCuts; ++c) {
-      const uint64_t at_least = c < kCuts ? L::at_least(x, from[c < kCuts ? c : 0]) & valid : 0;
+      const uint64_t at_least = c < kCuts ? compare.at_least(x, c < kCuts ? c : 0) & valid : 0;
       const uint64_t members = above & ~at_least;
       above = at_least;
       window->members[c][group] = members;
       window->before[c][group] = static_cast<uint16_t>(before[c]);
       if (c == 0) {
+        // Mostly no more than four: written without asking how many, since a branch on that would
+        // be guessed wrong every other time. `lowest` has room for it.
         uint16_t* out = window->lowest + before[0];
-        for (uint64_t rest = members; rest != 0; rest = _blsr_u64(rest))
-          *out++ = static_cast<uint16_t>(group * kGroupElements + _tzcnt_u64(rest));
+        uint64_t rest = members;
+        const auto base = static_cast<uint16_t>(group * kGroupElements);
+        for (unsigned i = 0; i < 4; ++i, rest = _blsr_u64(rest))
+          out[i] = static_cast<uint16_t>(base + _tzcnt_u64(rest));
+        for (out += 4; rest != 0; rest = _blsr_u64(rest))
+          *out++ = static_cast<uint16_t>(base + _tzcnt_u64(rest));
       }
       before[c] += static_cast<uint32_t>(_mm_popcnt_u64(members));
     }
@@ -109,16 +173,19 @@ void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassW
     window->before[c][groups] = static_cast<uint16_t>(before[c]);
 }
 
-template <size_t kWordBytes>
+template <class Compare>
 constexpr Kernels::Classify kByCuts[kMaxCuts + 1] = {
-    classify_by<kWordBytes, 1>, classify_by<kWordBytes, 1>, classify_by<kWordBytes, 2>,
-    classify_by<kWordBytes, 3>, classify_by<kWordBytes, 4>, classify_by<kWordBytes, 5>,
-    classify_by<kWordBytes, 6>, classify_by<kWordBytes, 7>, classify_by<kWordBytes, 8>};
+    classify_by<Compare, 1>, classify_by<Compare, 1>, classify_by<Compare, 2>,
+    classify_by<Compare, 3>, classify_by<Compare, 4>, classify_by<Compare, 5>,
+    classify_by<Compare, 6>, classify_by<Compare, 7>, classify_by<Compare, 8>};
 
 // The number of cuts is constant for the compiler, so that counts stay in registers.
 template <size_t kWordBytes>
 void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, ClassWindow* window) {
-  kByCuts<kWordBytes>[cuts.cuts](words, n, cuts, window);
+  const bool packed = kWordBytes == 2 && PackedLanes::can(cuts);
+  const Kernels::Classify* const by_cuts =
+      packed ? kByCuts<PackedLanes> : kByCuts<WholeLanes<kWordBytes>>;
+  by_cuts[cuts.cuts](words, n, cuts, window);
 }
 
 }  // namespace
