@@ -6,7 +6,7 @@ usage: peers.py [--pair OLD NEW | --trace FOLDER] [--siltstone build/siltstone] 
        peers.py --list
 
 A trace is a folder of consecutive steps, FOLDER/*/model.safetensors; its figures are means over the
-neighbouring pairs. README.md beside this file says what the rows stand for and how they are measured.
+neighbouring pairs, without the first one: what came before a pair is known then. README.md beside this file says what the rows stand for and how they are measured.
 `--methods siltstone` measures our rows only, and --markdown puts them in place of the old ones.
 This program and our rows need the standard library only; requirements.txt lists what the others need.
 """
@@ -86,8 +86,12 @@ def measure_command(row, method, pairs, repeat, dense, work):
 class Ours:
     """`siltstone bench`, a process per codec and pair; memory is beyond that of a pair without changes."""
 
-    def __init__(self, program, pairs, repeat):
+    def __init__(self, program, pairs, earlier, repeat):
         self.program, self.pairs, self.repeat = program, pairs, repeat
+        self.earlier = earlier  # what came before each pair; empty: not known
+
+    def options(self, number):
+        return ("--earlier", self.earlier[number]) if self.earlier else ()
 
     def bench(self, old, new, *options):
         done = commands.run([self.program, "bench", old, new, "--json", "--quiet", *options])
@@ -99,7 +103,7 @@ class Ours:
 
     def rows(self):
         old = self.pairs[0][0]
-        report, self.loaded = self.bench(old, old, "--rounds", 1)
+        report, self.loaded = self.bench(old, old, "--rounds", 1, *self.options(0))
         return [Row(f"{OURS}-{result['name']}", self.title(result["name"])) for result in report["results"]]
 
     def measure(self, row):
@@ -107,8 +111,9 @@ class Ours:
         facts = dict.fromkeys(("dense", "words", "changed", "tensors"), 0)
         row.size, row.mebibytes, row.exact = 0, 0.0, True
         encode_seconds = decode_seconds = 0.0
-        for old, new in self.pairs:
-            report, peak = self.bench(old, new, "--codec", row.name[len(OURS) + 1:], "--rounds", self.repeat)
+        for number, (old, new) in enumerate(self.pairs):
+            report, peak = self.bench(old, new, "--codec", row.name[len(OURS) + 1:], "--rounds", self.repeat,
+                                      *self.options(number))
             for fact, key in (("dense", "dense_bytes"), ("words", "elements"), ("changed", "changed_elements"),
                               ("tensors", "tensors")):
                 facts[fact] += report[key]
@@ -159,11 +164,11 @@ def attempt(row, work):
         return None
 
 
-def measure(arguments, pairs):
-    """Returns the rows and the facts of the pairs."""
+def measure(arguments, pairs, earlier=()):
+    """Returns the rows and the facts of the pairs; `earlier` are the checkpoints before them."""
     rows, facts = [], None
     if arguments.siltstone:
-        ours = Ours(arguments.siltstone, pairs, arguments.repeat)
+        ours = Ours(arguments.siltstone, pairs, earlier, arguments.repeat)
         for row in ours.rows():
             if wanted(arguments, row):
                 rows.append(row)
@@ -220,15 +225,18 @@ def main():
         return 0
     if arguments.repeat < 1:
         sys.exit("peers: --repeat is at least 1")
+    earlier = []
     if arguments.trace:
         paths = checkpoints.trace_paths(arguments.trace)
         pairs = list(zip(paths, paths[1:]))
+        if len(pairs) > 1:
+            earlier, pairs = paths, pairs[1:]
     elif arguments.pair:
         pairs = [tuple(arguments.pair)]
     else:
         sys.exit("peers: give --pair OLD NEW or --trace FOLDER")
 
-    rows, facts = measure(arguments, pairs)
+    rows, facts = measure(arguments, pairs, earlier)
     if facts is None:
         sys.exit(f"peers: {next((row.failure for row in rows), 'nothing to measure: no program, no method')}")
     heading = arguments.heading or (arguments.trace or pairs[0][1].parent).name

@@ -169,7 +169,8 @@ class Ours(Folder):
                             self.work, "--methods", "siltstone", "--skip", "siltstone-dense", "--repeat", "1",
                             "--heading", "Tiny", "--markdown", document], check=True, capture_output=True)
         text = document.read_text()
-        self.assertIn("2 pairs of 0.0 MiB in 1 tensors; 2 words changed per pair", text)
+        self.assertIn("1 pair of 0.0 MiB in 1 tensors; 2 words changed per pair", text)
+        self.assertEqual(text.count("Siltstone `momentum`"), 1)
         self.assertEqual(text.count("Siltstone `raw`"), 1)
         self.assertEqual(text.count("Siltstone effort default"), 1)
         self.assertNotIn("dense`", text)
