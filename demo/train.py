@@ -112,7 +112,7 @@ class CheckpointWriter:
 
 def publish(options, folder, step, message):
     """Runs the program as anybody would; returns its JSON document."""
-    command = [options.siltstone, "publish", options.bucket, str(folder), "--step", str(step),
+    command = [options.siltstone, "publish", options.bucket, str(folder), "--momentum", "--step", str(step),
                "--message", message, "--json"]
     start = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
