@@ -73,7 +73,7 @@ struct PublishOptions {
   // Deltas 5 to 9 % smaller, coded by how the version before moved the words. For readers that take
   // every version, one after the other: they keep what they need for it, a hundredth of the model's
   // size, and so does the publisher (in `retained` or `cache`; without either of them no delta is
-  // coded so). A reader that enters without it fetches an anchor.
+  // coded so, nor with Effort::kFast). A reader that enters without it fetches an anchor.
   bool momentum = false;
   // Anchors about a third smaller, as sections that only this library reads.
   bool pack_anchors = false;

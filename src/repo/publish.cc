@@ -34,6 +34,7 @@ class Publisher {
   Status write_changes();
   Result<Base> open_base(bool from_bucket);
   Status write_delta_from(Base& base);
+  bool uses_momentum() const;
   bool may_look_back() const;
   std::shared_ptr<Store> store_for_way_back() const;
   bool anchor_is_due();
@@ -133,12 +134,16 @@ bool Publisher::same_tensors() const {
   return head_schema_ != nullptr && head_schema_->tensors == schema_.tensors;
 }
 
+bool Publisher::uses_momentum() const {
+  return options_.momentum && (options_.effort != Effort::kFast || codec_ != nullptr);
+}
+
 bool Publisher::may_look_back() const {
-  return options_.momentum && wants_way_back(*head_);
+  return uses_momentum() && wants_way_back(*head_);
 }
 
 std::shared_ptr<Store> Publisher::store_for_way_back() const {
-  if (!options_.momentum) return nullptr;
+  if (!uses_momentum()) return nullptr;
   if (options_.retained != nullptr) return memory_for_way_back();
   return cache_folder_.empty() ? nullptr : disk_for_way_back(cache_folder_);
 }

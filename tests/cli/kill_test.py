@@ -21,6 +21,8 @@ PROGRAM = os.environ["SILTSTONE"]
 KILLS = 300
 SHARDS = 3
 SHARD_BYTES = 1 << 19
+# Each delta then depends on what publisher and follower kept of the one before.
+PUBLISH = (PROGRAM, "publish", "--momentum", "--codec", "momentum")
 
 
 class Trainer:
@@ -100,7 +102,7 @@ class Kill(unittest.TestCase):
         folder, found = self.write_step()
         hits = 0
         while True:
-            process = subprocess.Popen([PROGRAM, "publish", self.bucket, folder, "--json"], env=self.env,
+            process = subprocess.Popen([*PUBLISH, self.bucket, folder, "--json"], env=self.env,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             if hits < 4:
                 hits += self.kill_soon(process, self.duration * 1.2)
@@ -137,7 +139,9 @@ class Kill(unittest.TestCase):
         self.run_to_end("pull", self.bucket, self.replica)
         self.assertEqual(digests(self.replica), self.versions[-1])
         left = sorted(path.name for path in (self.replica / ".siltstone").iterdir())
-        self.assertEqual(left, ["lock", "replica.json"])
+        ways_back = [name for name in left if name.startswith("way-back-")]
+        self.assertLessEqual(len(ways_back), 1)
+        self.assertEqual([name for name in left if name not in ways_back], ["lock", "replica.json"])
         for seq in self.random.sample(range(len(self.versions)), 20):
             out = self.work / "out"
             self.run_to_end("checkout", self.bucket, f"main@{seq}", out)
@@ -145,8 +149,14 @@ class Kill(unittest.TestCase):
             shutil.rmtree(out)
         self.run_to_end("verify", self.bucket, "--data")
         self.run_to_end("publish", self.bucket, self.write_step()[0])
-        kept = [path.name for path in (self.work / "cache").rglob("files-*")]
-        self.assertLessEqual(len(kept), 1, "killed publishers left links that nobody removes")
+        for what in ("files-*", "way-back-*"):
+            kept = [path.name for path in (self.work / "cache").rglob(what)]
+            self.assertLessEqual(len(kept), 1, "killed publishers left what nobody removes")
+        inspected = [json.loads(self.run_to_end("inspect", self.bucket, f"main@{seq}", "--json"))["codecs"]
+                     for seq in range(1, len(self.versions), 7)]
+        looking_back = sum("momentum" in codecs for codecs in inspected)
+        self.assertGreater(looking_back, 0)
+        print(f"{looking_back} of {len(inspected)} versions looked at are coded by momentum")
         print(f"{publish_hits} publishes and {follow_hits} followers killed, {len(self.versions)} versions")
 
 
