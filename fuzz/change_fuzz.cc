@@ -102,15 +102,8 @@ void code(const Made& made) {
       ChangeList changes(word_bytes);
       changes.append(made.new_words, made.old_words);
       if (changes.changed() == 0) return;
-      const TileChange change{.dtype = made.dtype,
-                              .elements = made.elements,
-                              .old_words = made.old_words,
-                              .new_words = made.new_words,
-                              .positions = changes.positions(),
-                              .run_ends = changes.run_ends(),
-                              .changed_words = changes.words(),
-                              .replaced_words = changes.replaced_words(),
-                              .earlier_words = made.earlier_words};
+      TileChange change = tile_change(made.dtype, made.old_words, made.new_words, changes);
+      change.earlier_words = made.earlier_words;
       std::vector<std::byte> bytes;
       if (!append_section(change, {0, made.elements, 0, 1}, {}, {}, codec, &bytes)) std::abort();
       if (first.empty()) first = bytes;

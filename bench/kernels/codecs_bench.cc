@@ -98,15 +98,7 @@ class CodecsBench {
       std::vector<std::byte>& out = subject->sections[tile];
       out.clear();
       if (list_.changed() == 0) continue;
-      TileChange change;
-      change.dtype = DType::kBF16;
-      change.elements = was.size() / kWord;
-      change.old_words = was;
-      change.new_words = is;
-      change.positions = list_.positions();
-      change.run_ends = list_.run_ends();
-      change.changed_words = list_.words();
-      change.replaced_words = list_.replaced_words();
+      TileChange change = tile_change(DType::kBF16, was, is, list_);
       change.earlier_words = earlier(tile);
       change.effort = subject->effort;
       const Status status =

@@ -90,4 +90,18 @@ void ChangeList::append_cast_refresh(ByteSpan f32, MutByteSpan base) {
               /*keep_replaced=*/false);
 }
 
+TileChange tile_change(DType dtype, ByteSpan old_words, ByteSpan new_words,
+                       const ChangeList& changes) {
+  TileChange change;
+  change.dtype = dtype;
+  change.elements = old_words.size() / dtype_info(dtype).word_bytes;
+  change.old_words = old_words;
+  change.new_words = new_words;
+  change.positions = changes.positions();
+  change.run_ends = changes.run_ends();
+  change.changed_words = changes.words();
+  change.replaced_words = changes.replaced_words();
+  return change;
+}
+
 }  // namespace siltstone

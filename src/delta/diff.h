@@ -50,4 +50,9 @@ class ChangeList {
   std::vector<uint64_t> run_ends_;
 };
 
+// A tile's change as encoders see it. Borrows everything; `changes` has what old and new words
+// differ in, and nothing is known of the words before the old ones.
+TileChange tile_change(DType dtype, ByteSpan old_words, ByteSpan new_words,
+                       const ChangeList& changes);
+
 }  // namespace siltstone

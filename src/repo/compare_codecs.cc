@@ -202,15 +202,7 @@ Status Comparison::encode(Subject* subject) {
     changes_.append(is, was);
     if (changes_.changed() == 0) continue;
     batch_changed_ += changes_.changed();
-    TileChange change;
-    change.dtype = piece.info->dtype;
-    change.elements = piece.tile.elements();
-    change.old_words = was;
-    change.new_words = is;
-    change.positions = changes_.positions();
-    change.run_ends = changes_.run_ends();
-    change.changed_words = changes_.words();
-    change.replaced_words = changes_.replaced_words();
+    TileChange change = tile_change(piece.info->dtype, was, is, changes_);
     change.effort = subject->coding.effort;
     change.earlier_words = earlier_words(batch_[i]);
     SILT_TRY(append(subject, piece, change, &sections_[i]));

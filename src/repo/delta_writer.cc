@@ -197,29 +197,20 @@ Status DeltaWriter::encode_tile(const TensorInfo& info, const Tile& tile, ByteSp
                                 const Sum128& change, Workspace& work, Encoded* out) {
   const ChangeList& changes = work.changes;
   if (changes.changed() == 0) return {};
-  TileChange tile_change;
-  tile_change.dtype = info.dtype;
-  tile_change.elements = tile.elements();
-  tile_change.old_words = old_words;
-  tile_change.new_words = new_words;
-  tile_change.positions = changes.positions();
-  tile_change.run_ends = changes.run_ends();
-  tile_change.changed_words = changes.words();
-  tile_change.replaced_words = changes.replaced_words();
-  tile_change.effort = options_.effort;
-  tile_change.earlier_words = earlier_words;
+  TileChange coded = tile_change(info.dtype, old_words, new_words, changes);
+  coded.effort = options_.effort;
+  coded.earlier_words = earlier_words;
   const std::string where = "tensor '" + info.name + "'";
   const bool can_be_forced = options_.codec == nullptr || !earlier_words.empty() ||
                              options_.codec->need() != Need::kEarlierWords;
   const Codec* const codec = can_be_forced ? options_.codec : nullptr;
   const size_t start = out->sections.size();
-  SILT_TRY(
-      append_section(tile_change, tile, before, before + change, codec, &out->sections).in(where));
+  SILT_TRY(append_section(coded, tile, before, before + change, codec, &out->sections).in(where));
   SILT_ASSIGN(const SectionHeader header,
               parse_section_header(ByteSpan(out->sections).subspan(start)));
   out->looks_back |= header.need == Need::kEarlierWords;
   if (options_.back != nullptr)
-    SILT_TRY(append_way_back(tile_change, tile, before, before + change, &out->back).in(where));
+    SILT_TRY(append_way_back(coded, tile, before, before + change, &out->back).in(where));
   out->after += change;
   out->changed += changes.changed();
   return {};

@@ -101,15 +101,7 @@ void WayBackWriter::add(const TensorInfo& info, const Tile& tile, ByteSpan befor
   changes.append(after, before);
   if (changes.changed() == 0) return;
   const uint64_t offset_bytes = tile.row_begin * matrix.cols * matrix.word_bytes;
-  TileChange change;
-  change.dtype = info.dtype;
-  change.elements = tile.elements();
-  change.old_words = before;
-  change.new_words = after;
-  change.positions = changes.positions();
-  change.run_ends = changes.run_ends();
-  change.changed_words = changes.words();
-  change.replaced_words = changes.replaced_words();
+  const TileChange change = tile_change(info.dtype, before, after, changes);
   std::vector<std::byte> section;
   Status status = append_way_back(change, tile, digest_bytes(before, offset_bytes),
                                   digest_bytes(after, offset_bytes), &section);

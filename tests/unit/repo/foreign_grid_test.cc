@@ -76,15 +76,7 @@ struct ColumnPack {
     const std::vector<std::byte> is = gather(after, tile, &is_sum);
     ChangeList changes(2);
     changes.append(is, was);
-    const TileChange change{.dtype = kInfo.dtype,
-                            .elements = tile.elements(),
-                            .old_words = was,
-                            .new_words = is,
-                            .positions = changes.positions(),
-                            .run_ends = changes.run_ends(),
-                            .changed_words = changes.words(),
-                            .replaced_words = changes.replaced_words(),
-                            .earlier_words = {}};
+    const TileChange change = tile_change(kInfo.dtype, was, is, changes);
     ASSERT_TRUE(append_section(change, tile, was_sum, is_sum, nullptr, sections));
     changed += changes.changed();
   }
