@@ -231,7 +231,7 @@ uint64_t encoded_bytes(const EncodedTile& tile) {
   return bytes;
 }
 
-// Keeps the smaller; the earlier one, which has the lower guess or id, on a tie.
+// Keeps the smaller; the earlier one, which has the lower guess, on a tie.
 Status try_codec(const Codec& codec, const TileChange& change, Encoded* best) {
   SILT_ASSIGN(EncodedTile tile, codec.encode(change));
   const uint64_t bytes = encoded_bytes(tile);
@@ -241,8 +241,9 @@ Status try_codec(const Codec& codec, const TileChange& change, Encoded* best) {
 
 constexpr uint64_t kSmallTileElements = uint64_t{1} << 17;
 
-// Tries the codecs whose guess is near the lowest, and raw, whose guess is never too much, wherever
-// the guesses of the others promised too much.
+// Tries the codecs whose guess is near the lowest, and others as long as they promise clearly less
+// than what was found: guesses of changes that come in clusters may be far off. Raw's guess is
+// never too much.
 Result<Encoded> smallest(const TileChange& change) {
   std::vector<std::pair<uint64_t, const Codec*>> guesses;
   for (const Codec* codec : all_codecs()) {
@@ -250,7 +251,9 @@ Result<Encoded> smallest(const TileChange& change) {
     if (known && (change.effort != Effort::kFast || codec->fast()))
       guesses.emplace_back(codec->estimate_bytes(change), codec);
   }
-  const uint64_t lowest = std::ranges::min_element(guesses)->first;
+  const auto [raw_bytes, raw] = guesses.front();
+  std::ranges::stable_sort(guesses, {}, &std::pair<uint64_t, const Codec*>::first);
+  const uint64_t lowest = guesses.front().first;
   // Of a small tile the guess is worse, and trying costs little.
   const bool thorough = change.effort == Effort::kMax || change.elements <= kSmallTileElements;
   const uint64_t near = change.effort == Effort::kFast ? lowest
@@ -258,8 +261,7 @@ Result<Encoded> smallest(const TileChange& change) {
                                                        : lowest + lowest / 16;
   Encoded best;
   for (const auto& [guess, codec] : guesses)
-    if (guess <= near) SILT_TRY(try_codec(*codec, change, &best));
-  const auto& [raw_bytes, raw] = guesses.front();
+    if (guess <= near || guess + guess / 8 < best.bytes) SILT_TRY(try_codec(*codec, change, &best));
   if (best.bytes > raw_bytes) SILT_TRY(try_codec(*raw, change, &best));
   return best;
 }

@@ -84,6 +84,22 @@ uint64_t step_bits_fixed(const TileChange& change, uint64_t* sampled) {
   return entropy_fixed(classes) + (raw_bits << kFraction);
 }
 
+// Bits of the gaps before sampled changes: an entropy-coded size class and raw bits below it. The
+// gap before the first change of a run is not told by positions and counts as its own position.
+uint64_t gap_bits_fixed(const TileChange& change, uint64_t* sampled) {
+  std::array<uint32_t, 18> classes{};
+  uint64_t raw_bits = 0;
+  *sampled = sample(change.changed(), [&](uint64_t index) {
+    const uint32_t position = change.positions[index];
+    const uint32_t before = index == 0 ? 0 : change.positions[index - 1] + 1U;
+    const uint32_t gap = position >= before ? position - before : position;
+    const auto size = static_cast<unsigned>(std::bit_width(gap));
+    raw_bits += size > 1 ? size - 1 : 0;
+    ++classes[size];
+  });
+  return entropy_fixed(classes) + (raw_bits << kFraction);
+}
+
 // What sampled words of some exponents do.
 struct WordsSample {
   uint64_t seen = 0;     // of the sample of elements
@@ -202,19 +218,12 @@ uint64_t guess_step_bytes(const TileChange& change) {
     return step_bits_fixed<decltype(word)>(change, &sampled);
   });
   uint64_t bytes = scaled(step_bits, sampled, change.changed());
-  for (uint64_t block = 0; block < change.blocks(); ++block) {
-    const uint64_t changed = block_changes(change, block).count();
-    if (changed == 0) continue;
-    // The entropy of a set of that density: log2(elements / changed) per change, and for the
-    // unchanged ones log2(e) per change, which fades as nothing is left unchanged.
-    constexpr uint64_t kLog2E = 369;  // in units of 2^-kFraction
-    const uint64_t elements = block_elements(change.elements, change.log2_block, block);
-    uint64_t bits = changed * (log2_fixed(elements) - log2_fixed(changed)) +
-                    changed * (elements - changed) / elements * kLog2E;
-    // A gap is a byte where no entropy coder follows.
-    if (change.effort == Effort::kFast) bits = std::max(bits, changed << (kFraction + 3));
-    bytes += (bits >> kFraction) / 8 + std::min(kStreamHeadBytes, changed);
-  }
+  uint64_t gap_bits = gap_bits_fixed(change, &sampled);
+  // A gap is a byte where no entropy coder follows.
+  if (change.effort == Effort::kFast) gap_bits = std::max(gap_bits, sampled << (kFraction + 3));
+  bytes += scaled(gap_bits, sampled, change.changed());
+  for (uint64_t block = 0; block < change.blocks(); ++block)
+    bytes += std::min(kStreamHeadBytes, block_changes(change, block).count());
   return bytes;
 }
 
