@@ -71,7 +71,6 @@ Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit
       return corrupt("delta of " + link.id.name() + " starts at root " + delta->from_root +
                      ", expected " + *root);
     }
-    if (root == nullptr) chain.earlier_root_ = delta->earlier_root;
     if (root != nullptr && !delta->earlier_root.empty() &&
         (earlier_root == nullptr || delta->earlier_root != *earlier_root)) {
       return corrupt("delta of " + link.id.name() + " looks back at root " + delta->earlier_root +

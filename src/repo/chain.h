@@ -43,9 +43,6 @@ class Chain {
                             const ChainOptions& options);
 
   size_t links() const { return link_count_; }
-  // The root of the version before the one that the chain starts from, if its first link looks at
-  // it.
-  const std::string& earlier_root() const { return earlier_root_; }
   uint64_t bytes_fetched() const { return bytes_fetched_; }
   uint64_t changed_elements() const;
   bool touches(size_t tensor) const { return !pieces_[tensor].empty(); }
@@ -74,7 +71,6 @@ class Chain {
   std::vector<Pack> packs_;
   std::vector<std::vector<Piece>> pieces_;  // per tensor
   size_t link_count_ = 0;
-  std::string earlier_root_;
   uint64_t bytes_fetched_ = 0;
   uint64_t piece_count_ = 0;
 };

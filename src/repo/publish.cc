@@ -200,7 +200,11 @@ Status Publisher::write_delta_from(Base& base) {
   options.from_root = head_->root;
   options.codec = codec_;
   options.back = store_for_way_back();
-  if (may_look_back() && base.chain.links() == 0) options.earlier = base.earlier.get();
+  // A state that two branches came to by different ways has two versions before it.
+  if (may_look_back() && base.chain.links() == 0 &&
+      base.back_root == head_->find(ArtifactKind::kDelta)->from_root) {
+    options.earlier = base.earlier.get();
+  }
   SILT_ASSIGN(DeltaOutcome outcome,
               write_delta(*bucket_.store_, reader, *base.bytes, next_bytes_, options));
   for (size_t t = 0; t < schema_.tensors.size(); ++t) {

@@ -184,6 +184,32 @@ TEST_F(MomentumTest, OthersMayPublishInBetween) {
   expect_everything_rebuilds();
 }
 
+TEST_F(MomentumTest, AStateWithTwoPastsIsNotLookedBackFromTheOther) {
+  publish(3);
+  // A branch that comes to the same words from elsewhere, by a publisher of its own.
+  ASSERT_TRUE(repository_->branch("side", versions_[0]));
+  RetainedBase other;
+  PublishOptions side = options();
+  side.branch = "side";
+  side.retained = &other;
+  TinyModel elsewhere = models_[0];
+  elsewhere.step(77);
+  ASSERT_TRUE(repository_->publish(*elsewhere.checkpoint(), side));
+  const auto joined = repository_->publish(*models_[2].checkpoint(), side);
+  ASSERT_TRUE(joined);
+  ASSERT_EQ(joined->version.root, versions_[2].root);
+  // Whoever holds these words from main goes on on the side.
+  side.retained = &retained_;
+  const auto again = *Repository::open(store_);
+  step();
+  const auto report = again->publish(*model_.checkpoint(), side);
+  ASSERT_TRUE(report) << report.error().message;
+  const ScratchFolder scratch;
+  const auto out = again->checkout(report->version, scratch.path() / "model", {});
+  ASSERT_TRUE(out) << out.error().message;
+  EXPECT_TRUE(model_.is_in(scratch.path() / "model"));
+}
+
 TEST_F(MomentumTest, TheCacheOnDiskKeepsTheWayBack) {
   const ScratchFolder scratch;
   PublishOptions cached = options();
