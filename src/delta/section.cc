@@ -254,8 +254,9 @@ Result<Encoded> smallest(const TileChange& change) {
   const auto [raw_bytes, raw] = guesses.front();
   std::ranges::stable_sort(guesses, {}, &std::pair<uint64_t, const Codec*>::first);
   const uint64_t lowest = guesses.front().first;
-  // Of a small tile the guess is worse, and trying costs little.
-  const bool thorough = change.effort == Effort::kMax || change.elements <= kSmallTileElements;
+  // Of a small tile and of few changes the guess is worse, and trying costs little.
+  const bool thorough = change.effort == Effort::kMax || change.elements <= kSmallTileElements ||
+                        change.changed() <= change.elements / 256;
   const uint64_t near = change.effort == Effort::kFast ? lowest
                         : thorough                     ? lowest + lowest / 2
                                                        : lowest + lowest / 16;
