@@ -21,6 +21,7 @@ struct Scratch {
   std::vector<ClassRecord<W>> blocks;
   ClassWindow window;
   std::array<std::array<uint16_t, kWindowElements>, kEncodedSparse + 1> sorted;  // changes by class
+  std::array<W, kWindowElements> next;
 };
 template <class W>
 Scratch<W>& scratch() {
@@ -43,10 +44,9 @@ class ClassEncoder {
       : change_(change),
         field_(exponent_field(change.dtype)),
         ranks_(dtype_info(change.dtype).order),
-        records_(scratch<W>().blocks),
-        window_(scratch<W>().window),
-        sorted_(scratch<W>().sorted) {
-    if (records_.size() < change.blocks()) records_.resize(change.blocks());
+        buffers_(scratch<W>()),
+        window_(buffers_.window) {
+    if (buffers_.blocks.size() < change.blocks()) buffers_.blocks.resize(change.blocks());
     params_.contexts = contexts;
   }
 
@@ -67,14 +67,15 @@ class ClassEncoder {
     const ClassTables tables(params_);
     for (uint64_t block = 0; block < change_.blocks(); ++block)
       if (block_changes(change_, block).count() != 0)
-        tile.blocks[block] = write_class_block(records_[block], params_, tables);
+        tile.blocks[block] = write_class_block(buffers_.blocks[block], params_, tables);
     return tile;
   }
 
  private:
   unsigned sampled_threshold() const;
   void record_block(uint64_t block);
-  void record_dense(uint64_t first, size_t n, ClassRecord<W>* record);
+  const std::byte* next_words(uint64_t first, size_t n, ChangeRange changes);
+  void record_dense(uint64_t first, size_t n, ChangeRange changes, ClassRecord<W>* record);
   void record_sparse(ChangeRange changes, uint32_t first_position, ClassRecord<W>* record);
   void choose_params();
   void choose_tables();
@@ -88,9 +89,8 @@ class ClassEncoder {
   const WordRanks<W> ranks_;
   ClassParams params_;
   ClassCuts cuts_;
-  std::vector<ClassRecord<W>>& records_;
+  Scratch<W>& buffers_;
   ClassWindow& window_;
-  std::array<std::array<uint16_t, kWindowElements>, kEncodedSparse + 1>& sorted_;
   StepCoding coding_;
   std::array<uint64_t, kEncodedSparse> class_begin_{};  // members in the block's windows before
   std::array<uint64_t, kEncodedSparse> next_rank_{};    // of a change with gap 0
@@ -129,7 +129,7 @@ unsigned ClassEncoder<W>::sampled_threshold() const {
 
 template <class W>
 void ClassEncoder<W>::record_block(uint64_t block) {
-  ClassRecord<W>& record = records_[block];
+  ClassRecord<W>& record = buffers_.blocks[block];
   record.clear();
   const uint64_t first = block << change_.log2_block;
   const uint64_t elements = block_elements(change_.elements, change_.log2_block, block);
@@ -151,8 +151,10 @@ void ClassEncoder<W>::record_block(uint64_t block) {
         std::lower_bound(positions + static_cast<ptrdiff_t>(at),
                          positions + static_cast<ptrdiff_t>(change_.run_ends[run]), in_run + n) -
         positions);
-    if (window_.before[0][groups] < n) record_sparse({first_change, at}, in_run, &record);
-    record_dense(first + begin, n, &record);
+    const ChangeRange changes{first_change, at};
+    const size_t dense = window_.before[0][groups];
+    if (dense < n) record_sparse(changes, in_run, &record);
+    if (dense > 0) record_dense(first + begin, n, changes, &record);
     record.window_ends.push_back(static_cast<uint32_t>(record.codes.size()));
     for (unsigned k = 0; k < kEncodedSparse; ++k) class_begin_[k] += window_.before[k + 1][groups];
   }
@@ -163,10 +165,21 @@ void ClassEncoder<W>::record_block(uint64_t block) {
   dense_blocks_ += record.codes.empty() ? 0 : 1;
 }
 
+// The window's new words, made of old ones and changes, which are in the cache; reading them from
+// memory would cost more than all else that is done with them.
 template <class W>
-void ClassEncoder<W>::record_dense(uint64_t first, size_t n, ClassRecord<W>* record) {
+const std::byte* ClassEncoder<W>::next_words(uint64_t first, size_t n, ChangeRange changes) {
+  std::memcpy(buffers_.next.data(), change_.old_words.data() + first * sizeof(W), n * sizeof(W));
+  const uint64_t in_run = first % kRunElements;
+  for (uint64_t i = changes.begin; i < changes.end; ++i)
+    buffers_.next[change_.positions[i] - in_run] = load(change_.changed_words.data(), i);
+  return reinterpret_cast<const std::byte*>(buffers_.next.data());
+}
+
+template <class W>
+void ClassEncoder<W>::record_dense(uint64_t first, size_t n, ChangeRange changes,
+                                   ClassRecord<W>* record) {
   const size_t dense = window_.before[0][ceil_div(n, kGroupElements)];
-  if (dense == 0) return;
   const size_t begin = record->codes.size();
   const size_t wide_begin = record->wide_steps.size();
   record->codes.resize(begin + dense + kStepSlack);
@@ -175,7 +188,7 @@ void ClassEncoder<W>::record_dense(uint64_t first, size_t n, ClassRecord<W>* rec
   const std::byte* const earlier =
       params_.contexts == 1 ? nullptr : change_.earlier_words.data() + at;
   const size_t wide = kernels().take_steps[std::countr_zero(sizeof(W))](
-      coding_, change_.old_words.data() + at, earlier, change_.new_words.data() + at, n, window_,
+      coding_, change_.old_words.data() + at, earlier, next_words(first, n, changes), n, window_,
       record->codes.data() + begin,
       reinterpret_cast<std::byte*>(record->wide_steps.data() + wide_begin));
   record->codes.resize(begin + dense);
@@ -193,14 +206,14 @@ void ClassEncoder<W>::record_sparse(ChangeRange changes, uint32_t first_position
     const int64_t exponent = field_.of(load(change_.replaced_words.data(), changes.begin + i));
     const auto of = static_cast<size_t>(
         std::clamp<int64_t>(exponent - threshold + 1, 0, int64_t{kEncodedSparse}));
-    sorted_[of][counts[of]++] = static_cast<uint16_t>(i);
+    buffers_.sorted[of][counts[of]++] = static_cast<uint16_t>(i);
   }
   for (unsigned k = 0; k < kEncodedSparse; ++k) {
     const uint64_t* const members = window_.members[k + 1];
     const uint16_t* const before = window_.before[k + 1];
     uint64_t next_rank = next_rank_[k];
     for (size_t i = 0; i < counts[k + 1]; ++i) {
-      const uint64_t index = changes.begin + sorted_[k + 1][i];
+      const uint64_t index = changes.begin + buffers_.sorted[k + 1][i];
       const size_t position = change_.positions[index] - first_position;
       const size_t group = position / kGroupElements;
       const uint64_t below = (uint64_t{1} << (position % kGroupElements)) - 1;

@@ -33,7 +33,8 @@ class DenseDecoder : public BlockDecoder {
     const size_t head = header_bytes(sizeof(W));
     SILT_ASSIGN(const uint64_t changed, read_changed(block, payload, elements, head));
     std::vector<std::byte>& buffer = plane_buffer();
-    buffer.resize(words.size());
+    if (buffer.size() < words.size()) buffer.resize(words.size());
+    std::array<const std::byte*, sizeof(W)> planes;
     ByteSpan rest = payload.subspan(head);
     for (unsigned plane = 0; plane < sizeof(W); ++plane) {
       const auto stored = load_le<uint32_t>(payload.data() + 4 + size_t{4} * plane);
@@ -41,13 +42,14 @@ class DenseDecoder : public BlockDecoder {
         return corrupt_block(block, "plane " + std::to_string(plane) + " of " +
                                         std::to_string(stored) + " bytes, " +
                                         std::to_string(rest.size()) + " left");
-      const MutByteSpan to = MutByteSpan(buffer).subspan(plane * elements, elements);
-      if (Status read = read_stream(rest.first(stored), to, "plane"); !read)
-        return corrupt_block(block, read.error().message);
+      const MutByteSpan room = MutByteSpan(buffer).subspan(plane * elements, elements);
+      const Result<ByteSpan> bytes = view_stream(rest.first(stored), room, "plane");
+      if (!bytes) return corrupt_block(block, bytes.error().message);
+      planes[plane] = bytes->data();
       rest = rest.subspan(stored);
     }
     SILT_TRY(check_padding(block, rest));
-    join_planes<W>(Coding(dtype_info(code_.dtype).order), buffer.data(), elements, words.data());
+    join_planes<W>(Coding(dtype_info(code_.dtype).order), planes, elements, words.data());
     return changed;
   }
 
@@ -62,9 +64,10 @@ Status encode_block(const TileChange& change, uint64_t block, std::vector<std::b
   const uint64_t begin = (block << change.log2_block) * sizeof(W);
   const WordOrder order = dtype_info(change.dtype).order;
   std::vector<std::byte>& buffer = plane_buffer();
-  buffer.resize(elements * sizeof(W));
+  if (buffer.size() < elements * sizeof(W)) buffer.resize(elements * sizeof(W));
   split_planes<W>(Coding(order), change.old_words.data() + begin, change.new_words.data() + begin,
                   elements, buffer.data());
+  payload->reserve(header_bytes(sizeof(W)) + elements * sizeof(W));
   payload->resize(header_bytes(sizeof(W)));
   store_le(payload->data(), static_cast<uint32_t>(changed));
   // Masks, counters and packed integers may repeat; words of floating-point numbers do not.

@@ -2,6 +2,7 @@
 // "dense" and "dense_delta"). Plain loops that compilers turn into vector code.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "base/bytes.h"
@@ -59,14 +60,14 @@ void split_planes(const Coding coding, const std::byte* old_words, const std::by
   }
 }
 
-// The inverse, in place of the old words.
+// The inverse, in place of the old words; planes may lie anywhere.
 template <class W, class Coding>
-void join_planes(const Coding coding, const std::byte* __restrict planes, uint64_t n,
-                 std::byte* __restrict words) {
+void join_planes(const Coding coding, const std::array<const std::byte*, sizeof(W)> planes,
+                 uint64_t n, std::byte* words) {
   for (uint64_t i = 0; i < n; ++i) {
     W code = 0;
     for (unsigned p = 0; p < sizeof(W); ++p)
-      code = static_cast<W>(code | W(W(static_cast<uint8_t>(planes[p * n + i])) << (8 * p)));
+      code = static_cast<W>(code | W(W(static_cast<uint8_t>(planes[p][i])) << (8 * p)));
     std::byte* const word = words + i * sizeof(W);
     store_le(word, coding.word(load_le<W>(word), code));
   }

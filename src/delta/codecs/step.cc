@@ -73,7 +73,7 @@ EncodedBlock encode_block(const TileChange& change, uint64_t block, Scratch* buf
   constexpr size_t kMostBitsBytes = 11;  // of one change: 22 + 62 bits
   const uint64_t changed = block_changes(change, block).count();
   grow(&buffers->tokens, changed);
-  grow(&buffers->sizes, changed);
+  grow(&buffers->sizes, changed + 1);
   grow(&buffers->bits, changed * kMostBitsBytes + BitWriter::kTailBytes);
   const WordRanks<W> ranks(dtype_info(change.dtype).order);
   BitWriter bits(buffers->bits.data());
@@ -92,10 +92,16 @@ EncodedBlock encode_block(const TileChange& change, uint64_t block, Scratch* buf
     const W far = static_cast<W>((down ? W(W{0} - W(step)) : W(step)) - 1);
     const unsigned more = far != 0 ? kByMore : 0;
     *token++ = static_cast<std::byte>(gap_kind << 2 | more | (down ? kDown : 0));
-    if (far == 0) return;
-    const auto size = static_cast<unsigned>(std::bit_width(far)) - 1;
-    *size_out++ = static_cast<std::byte>(size);
-    bits.put_long(far - (uint64_t{1} << size), size);
+    // Without a branch on whether it moved by more, which follows no pattern.
+    const auto size = static_cast<unsigned>(std::bit_width(static_cast<W>(far | 1))) - 1;
+    *size_out = static_cast<std::byte>(size);
+    size_out += far != 0 ? 1 : 0;
+    const uint64_t low = far & ((uint64_t{1} << size) - 1);
+    if constexpr (sizeof(W) <= 4) {
+      bits.put(low, size);
+    } else {
+      bits.put_long(low, size);
+    }
   });
   return {{buffers->tokens.data(), token},
           {buffers->sizes.data(), size_out},
@@ -122,20 +128,19 @@ Result<OpenBlock> open_block(uint64_t block, ByteSpan payload, uint64_t elements
                                     std::to_string(size_bytes) + " bytes in a payload of " +
                                     std::to_string(payload.size()));
   buffers->tokens.resize(open.changed);
-  if (Status read = read_stream(streams.first(token_bytes), buffers->tokens, "token"); !read)
-    return corrupt_block(block, read.error().message);
+  const Result<ByteSpan> tokens = view_stream(streams.first(token_bytes), buffers->tokens, "token");
+  if (!tokens) return corrupt_block(block, tokens.error().message);
   uint64_t moves_by_more = 0;
-  for (const std::byte token : buffers->tokens)
-    moves_by_more += static_cast<uint8_t>(token) >> 1 & 1;
+  for (const std::byte token : *tokens) moves_by_more += static_cast<uint8_t>(token) >> 1 & 1;
   buffers->sizes.resize(moves_by_more);
-  if (Status read = read_stream(streams.subspan(token_bytes, size_bytes), buffers->sizes, "size");
-      !read)
-    return corrupt_block(block, read.error().message);
+  const Result<ByteSpan> sizes =
+      view_stream(streams.subspan(token_bytes, size_bytes), buffers->sizes, "size");
+  if (!sizes) return corrupt_block(block, sizes.error().message);
   const ByteSpan bits = streams.subspan(uint64_t{token_bytes} + size_bytes);
   buffers->bits.assign(bits.begin(), bits.end());
   buffers->bits.resize(bits.size() + BitReader::kTailBytes);
-  open.tokens = buffers->tokens;
-  open.sizes = buffers->sizes;
+  open.tokens = *tokens;
+  open.sizes = *sizes;
   open.bits = ByteSpan(buffers->bits).first(bits.size());
   return open;
 }

@@ -101,45 +101,41 @@ Status check_frame(ByteSpan frame, uint64_t content_bytes, const char* what) {
 }  // namespace
 
 Result<uint32_t> append_stream(ByteSpan bytes, Search search, std::vector<std::byte>* out) {
-  const size_t start = out->size();
   const bool hopeless = bytes.empty() || search == Search::kNone ||
                         (search == Search::kFrequencies && looks_random(bytes));
   if (!hopeless) {
     ZSTD_CCtx* context = compressor(search);
     if (context == nullptr) return Error{Code::kInternal, "zstd gave no compression context"};
+    thread_local std::vector<std::byte> frame;  // as large as the longest stream
+    if (frame.size() < bytes.size()) frame.resize(bytes.size());
     // Room for one byte less than plain: zstd gives up as soon as it cannot win.
-    out->resize(start + bytes.size() - 1);
     const size_t stored =
-        ZSTD_compress2(context, out->data() + start, bytes.size() - 1, bytes.data(), bytes.size());
+        ZSTD_compress2(context, frame.data(), bytes.size() - 1, bytes.data(), bytes.size());
     if (ZSTD_isError(stored) == 0) {
-      out->resize(start + stored);
+      out->insert(out->end(), frame.data(), frame.data() + stored);
       return static_cast<uint32_t>(stored);
     }
-    out->resize(start);
   }
   out->insert(out->end(), bytes.begin(), bytes.end());
   return static_cast<uint32_t>(bytes.size());
 }
 
-Status read_stream(ByteSpan stored, MutByteSpan out, const char* what) {
-  if (stored.size() == out.size()) {
-    if (!out.empty()) std::memcpy(out.data(), stored.data(), out.size());
-    return {};
-  }
-  if (stored.size() > out.size())
+Result<ByteSpan> view_stream(ByteSpan stored, MutByteSpan room, const char* what) {
+  if (stored.size() == room.size()) return stored;
+  if (stored.size() > room.size())
     return corrupt(what, std::to_string(stored.size()) + " bytes stored for " +
-                             std::to_string(out.size()) + " bytes of content");
-  SILT_TRY(check_frame(stored, out.size(), what));
+                             std::to_string(room.size()) + " bytes of content");
+  SILT_TRY(check_frame(stored, room.size(), what));
   ZSTD_DCtx* context = decompressor();
   if (context == nullptr) return Error{Code::kInternal, "zstd gave no decompression context"};
   const size_t written =
-      ZSTD_decompressDCtx(context, out.data(), out.size(), stored.data(), stored.size());
+      ZSTD_decompressDCtx(context, room.data(), room.size(), stored.data(), stored.size());
   if (ZSTD_isError(written))
     return corrupt(what, std::string("zstd: ") + ZSTD_getErrorName(written));
-  if (written != out.size())
+  if (written != room.size())
     return corrupt(what, "zstd wrote " + std::to_string(written) + " bytes, expected " +
-                             std::to_string(out.size()));
-  return {};
+                             std::to_string(room.size()));
+  return ByteSpan(room);
 }
 
 }  // namespace siltstone

@@ -17,9 +17,10 @@ enum class Search { kNone, kFrequencies, kRepeats };
 // it is a zstd frame.
 Result<uint32_t> append_stream(ByteSpan bytes, Search search, std::vector<std::byte>* out);
 
-// Writes the stream's out.size() bytes. A frame must be one zstd frame that fills `stored`, states
-// its content size, has no content checksum and no dictionary, and a window of at most 2^24 bytes.
-// `what` names the stream in errors.
-Status read_stream(ByteSpan stored, MutByteSpan out, const char* what);
+// Gives the stream's room.size() bytes: a view of `stored` if they stand there plain, else of
+// `room`, where a frame was expanded into. A frame must be one zstd frame that fills `stored`,
+// states its content size, has no content checksum and no dictionary, and a window of at most 2^24
+// bytes. `what` names the stream in errors.
+Result<ByteSpan> view_stream(ByteSpan stored, MutByteSpan room, const char* what);
 
 }  // namespace siltstone

@@ -8,6 +8,8 @@
 namespace siltstone {
 namespace {
 
+constexpr size_t kAheadBytes = 2048;  // may lead behind the words: a prefetch never faults
+
 __m256i load(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
@@ -140,6 +142,8 @@ void classify_by(const std::byte* words, size_t n, const ClassCuts& cuts, ClassW
     const size_t left = n - group * kGroupElements;
     const uint64_t valid = left >= kGroupElements ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
     const std::byte* p = words + group * kGroupBytes;
+    for (size_t at = 0; at < kGroupBytes; at += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(p) + kAheadBytes + at, _MM_HINT_T0);
     std::byte tail[kGroupBytes];
     if (left < kGroupElements) {
       std::memset(tail, 0, sizeof tail);
