@@ -142,8 +142,12 @@ Status run(const Common& common, const Arguments& arguments) {
     Status caught_up = update.catch_up(*held);
     if (!caught_up) return caught_up;
   }
-  const FollowOptions options{arguments.branch, arguments.interval_seconds, arguments.until, stage,
-                              &stop_requested};
+  FollowOptions options;
+  options.branch = arguments.branch;
+  options.interval_seconds = arguments.interval_seconds;
+  options.until_seq = arguments.until;
+  options.stage = stage;
+  options.stop = &stop_requested;
   return follow(**replica, **repository, options, [&](const FollowStep& step) {
     report(common, step);
     return update.run(step.commit.version);

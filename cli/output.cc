@@ -191,7 +191,10 @@ ProgressBar::~ProgressBar() {
 
 Progress ProgressBar::callback() {
   if (!state_->enabled) return {};
-  return [state = state_](uint64_t done, uint64_t total) { state->draw(done, total); };
+  return [state = state_](uint64_t done, uint64_t total) {
+    state->draw(done, total);
+    return true;
+  };
 }
 
 }  // namespace siltstone::cli

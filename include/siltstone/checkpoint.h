@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -86,6 +87,9 @@ struct ViewOptions {
   // 7 bits of its mantissa, the first of them set: it is quiet. No bf16 copy of a tensor is made;
   // publish rounds in the pass that compares. Tensors of other dtypes are published as they are.
   bool f32_as_bf16 = false;
+  // Small files that travel with the weights (config.json, a tokenizer), by relative path: what a
+  // checkout puts beside them, so that loaders find a whole model folder. Copied.
+  std::map<std::string, std::string> companions = {};
 };
 
 // Live tensors of any dtype and of rank 0 to 16, row-major. Their bytes must not change while a

@@ -89,6 +89,12 @@ struct FollowOptions {
   std::optional<uint64_t> until_seq;
   StageOptions stage;
   const std::atomic<bool>* stop = nullptr;  // polled; true ends the loop
+  // Runs `commit` where the caller's readers are paused, and returns what it returned. An error,
+  // given before or after `commit` ran, ends the loop; after kUnavailable it goes on, with whatever
+  // is not applied yet. Empty: commits at once.
+  std::function<Result<CommitReport>(const Staged& staged,
+                                     const std::function<CommitReport()>& commit)>
+      around_commit;
 };
 
 struct FollowStep {

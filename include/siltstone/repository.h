@@ -1,5 +1,5 @@
 // START HERE. A Repository turns the objects of a Store into versions: publish, log, checkout,
-// diff, verify, tag, branch. docs/format/repository.md specifies what lies in the bucket.
+// load, diff, verify, tag, branch. docs/format/repository.md specifies what lies in the bucket.
 //
 //   auto store = open_store("/data/bucket");
 //   auto repository = Repository::init(*store);
@@ -30,8 +30,9 @@
 
 namespace siltstone {
 
-// Called now and then from worker threads with bytes done and bytes in all.
-using Progress = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
+// Called now and then from worker threads with bytes done and bytes in all. False asks the call to
+// stop: it fails with kCancelled, and what holds after other failures holds.
+using Progress = std::function<bool(uint64_t done_bytes, uint64_t total_bytes)>;
 
 // A copy of the last committed state in the publisher's own memory, so that nothing has to be read
 // back. It holds that state at all times: publish moves it forward only after the commit.
@@ -109,6 +110,18 @@ struct CheckoutReport {
   double seconds = 0;
 };
 
+struct LoadOptions {
+  unsigned threads = 0;
+  uint64_t memory_bytes = uint64_t{1} << 30;
+  Progress progress;
+};
+
+struct LoadReport {
+  Version version;
+  uint64_t bytes_fetched = 0;
+  double seconds = 0;
+};
+
 struct VerifyOptions {
   std::optional<std::string> version;  // only this one; else every version of every branch
   bool data = false;                   // read every object and rebuild every version
@@ -182,6 +195,14 @@ class Repository {
   virtual Result<CheckoutReport> checkout(const Version& version,
                                           const std::filesystem::path& folder,
                                           const CheckoutOptions& options) = 0;
+
+  // What a version holds, sorted by name.
+  virtual Result<std::vector<TensorInfo>> tensors(const Version& version) = 0;
+  // Rebuilds a version into the caller's memory: all its tensors, in any order, proven when this
+  // returns. kMismatch, before anything is written, if names, dtypes or shapes are others. After
+  // any other failure the tensors' content is unspecified.
+  virtual Result<LoadReport> load(const Version& version, std::vector<MutTensorView> tensors,
+                                  const LoadOptions& options) = 0;
 
   virtual Result<DiffReport> diff(const Version& from, const Version& to,
                                   const DiffOptions& options) = 0;

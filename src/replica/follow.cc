@@ -54,7 +54,13 @@ Result<std::optional<FollowStep>> advance(Replica& replica, Repository& reposito
   SILT_ASSIGN(std::unique_ptr<Staged> staged, replica.stage(repository, head, options.stage));
   step.bytes_fetched = staged->bytes_fetched();
   step.stage_seconds = staged->seconds();
-  step.commit = replica.commit(std::move(staged));
+  if (options.around_commit) {
+    const Staged& change = *staged;
+    SILT_ASSIGN(step.commit,
+                options.around_commit(change, [&] { return replica.commit(std::move(staged)); }));
+  } else {
+    step.commit = replica.commit(std::move(staged));
+  }
   SILT_TRY(step.commit.status);
   return std::optional<FollowStep>(std::move(step));
 }

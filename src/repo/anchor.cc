@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "base/try.h"
 #include "repo/objects.h"
+#include "repo/progress.h"
 #include "tensor/safetensors.h"
 
 namespace siltstone {
@@ -104,7 +105,7 @@ class RunningSum {
 class ShardSource final : public ByteSource {
  public:
   ShardSource(const Shard& shard, std::span<const TensorInfo> tensors, const StateBytes& bytes,
-              std::function<void(uint64_t)> progress)
+              std::function<Status(uint64_t)> progress)
       : shard_(shard), tensors_(tensors), bytes_(bytes), progress_(std::move(progress)) {
     restart();
   }
@@ -114,8 +115,9 @@ class ShardSource final : public ByteSource {
   Status read(uint64_t offset_bytes, MutByteSpan out) const override {
     SILT_TRY(fill(offset_bytes, out));
     if (offset_bytes == 0) restart();
-    if (offset_bytes == seen_) take(offset_bytes, out);
-    return {};
+    if (offset_bytes != seen_) return {};
+    take(offset_bytes, out);
+    return progress_(out.size());
   }
 
   // SHA-256 and sums of the whole shard, reading it once more if the store did not read it in
@@ -175,13 +177,12 @@ class ShardSource final : public ByteSource {
                         sums_[i].update(bytes.subspan(into, count));
                         return {};
                       });
-    if (progress_) progress_(bytes.size());
   }
 
   const Shard& shard_;
   std::span<const TensorInfo> tensors_;
   const StateBytes& bytes_;
-  std::function<void(uint64_t)> progress_;
+  std::function<Status(uint64_t)> progress_;
   mutable Sha256 sha_;
   mutable std::vector<RunningSum> sums_;
   mutable uint64_t seen_ = 0;
@@ -196,7 +197,7 @@ Error changed_meanwhile(const TensorInfo& tensor) {
 Result<ObjectRef> write_shard(Store& store, const Shard& shard, size_t number,
                               std::span<const TensorInfo> tensors, const StateBytes& bytes,
                               const std::vector<Sum128>& sums, const AnchorOptions& options,
-                              const std::function<void(uint64_t)>& progress) {
+                              const std::function<Status(uint64_t)>& progress) {
   if (shard.size_bytes > kMaxObjectBytes) {
     return Error{Code::kUnsupported, "tensor '" + tensors[shard.tensors.front()].name + "' has " +
                                          format_bytes(shard.size_bytes) +
@@ -230,7 +231,7 @@ Result<Artifact> write_anchor(Store& store, std::span<const TensorInfo> tensors,
   std::atomic<uint64_t> done{0};
   const auto progress = [&](uint64_t bytes_done) {
     const uint64_t now = done += bytes_done;
-    if (options.progress) options.progress(std::min(now, total), total);
+    return tell(options.progress, std::min(now, total), total);
   };
   std::vector<ObjectRef> objects(shards.size());
   SILT_TRY(parallel_for(shards.size(), options.threads, [&](uint64_t i, unsigned) -> Status {

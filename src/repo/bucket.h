@@ -33,6 +33,9 @@ class Bucket final : public Repository {
   Result<std::vector<Version>> log(std::string_view ref, uint64_t limit) override;
   Result<CheckoutReport> checkout(const Version& version, const std::filesystem::path& folder,
                                   const CheckoutOptions& options) override;
+  Result<std::vector<TensorInfo>> tensors(const Version& version) override;
+  Result<LoadReport> load(const Version& version, std::vector<MutTensorView> tensors,
+                          const LoadOptions& options) override;
   Result<DiffReport> diff(const Version& from, const Version& to,
                           const DiffOptions& options) override;
   Result<VerifyReport> verify(const VerifyOptions& options) override;

@@ -71,32 +71,18 @@ Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
                                           const fs::path& folder, const CheckoutOptions& options,
                                           WayBackWriter* back, CheckoutReport* report) {
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(commit.schema));
-  SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema->tensors, /*prove=*/true,
-                                                {options.threads, options.memory_bytes}));
   std::vector<size_t> all_files(schema->files.size());
   std::iota(all_files.begin(), all_files.end(), size_t{0});
-  std::vector<size_t> all_tensors(schema->tensors.size());
-  std::iota(all_tensors.begin(), all_tensors.end(), size_t{0});
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, folder));
-
-  const StateReader reader = base.reader(schema->tensors);
-  SILT_ASSIGN(Rebuilt rebuilt,
-              rebuild(reader, all_tensors,
-                      {options.threads, options.memory_bytes, options.progress, {}, back},
-                      [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
-                        return files.write(tensor, offset, words);
-                      }));
-  for (size_t t = 0; t < schema->tensors.size(); ++t) {
-    if (rebuilt.before[t] == base.sums[t]) continue;
-    return Error{Code::kCorrupt, base.description + ": tensor '" + schema->tensors[t].name +
-                                     "' does not have the sum it should have"};
-  }
-  if (state_root(state_rows(schema->tensors, rebuilt.after)) != commit.root) {
-    return Error{Code::kCorrupt, "what was rebuilt is not " + commit.id.name()};
-  }
+  SILT_ASSIGN(ProvenVersion proven,
+              rebuild_version(bucket, commit, *schema,
+                              {options.threads, options.memory_bytes, options.progress, {}, back},
+                              [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
+                                return files.write(tensor, offset, words);
+                              }));
   SILT_TRY(files.finish(options.threads));
   report->version = commit.version();
-  report->bytes_fetched = base.fetched_bytes;
+  report->bytes_fetched = proven.fetched_bytes;
   report->bytes_written = files.bytes_written();
   report->files = schema->files.size() + schema->companions.size();
   for (const CompanionRef& companion : schema->companions) {
@@ -106,7 +92,7 @@ Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
     report->bytes_written += content.size();
   }
   SILT_TRY(sync_folders(folder));
-  return std::move(rebuilt.after);
+  return std::move(proven.sums);
 }
 
 Result<CheckoutReport> Bucket::checkout(const Version& version, const fs::path& target,

@@ -15,6 +15,7 @@
 #include "delta/diff.h"
 #include "delta/grid.h"
 #include "delta/section.h"
+#include "repo/progress.h"
 
 namespace siltstone {
 namespace {
@@ -297,7 +298,7 @@ Result<CodecComparison> Comparison::run(const std::vector<Coding>& codings) {
     for (Subject& subject : subjects) SILT_TRY(measure(&subject));
     report_.changed_elements += batch_changed_;
     for (const Placed& placed : batch_) done += placed.piece.length_bytes;
-    if (options_.progress) options_.progress(done, report_.dense_bytes);
+    SILT_TRY(tell(options_.progress, done, report_.dense_bytes));
   }
   SILT_TRY(from_.check_unchanged());
   SILT_TRY(to_.check_unchanged());

@@ -8,6 +8,7 @@
 #include "delta/diff.h"
 #include "delta/section.h"
 #include "repo/pack_writer.h"
+#include "repo/progress.h"
 
 namespace siltstone {
 namespace {
@@ -245,8 +246,7 @@ Result<DeltaOutcome> DeltaWriter::run() {
     SILT_TRY(parallel_for(encoded.size(), threads, [&](uint64_t i, unsigned worker) -> Status {
       SILT_TRY(encode(stretches_[begin + i], workspaces[worker], &encoded[i]));
       const uint64_t now = done += stretches_[begin + i].length_bytes;
-      if (options_.progress) options_.progress(now, total_bytes_);
-      return {};
+      return tell(options_.progress, now, total_bytes_);
     }));
     for (size_t i = 0; i < encoded.size(); ++i) {
       SILT_TRY(collect(stretches_[begin + i], std::move(encoded[i])));

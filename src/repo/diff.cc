@@ -7,6 +7,7 @@
 #include "delta/diff.h"
 #include "repo/base.h"
 #include "repo/bucket.h"
+#include "repo/progress.h"
 #include "repo/state.h"
 
 namespace siltstone {
@@ -91,8 +92,7 @@ Result<DiffReport> compare(const Side& from, const Side& to, const DiffOptions& 
     changes.append(is, was);
     changed[work[i].pair] += changes.changed();
     const uint64_t now = done += stretch.length_bytes;
-    if (options.progress) options.progress(now, total);
-    return {};
+    return tell(options.progress, now, total);
   }));
   for (size_t p = 0; p < pairs.size(); ++p) {
     if (changed[p] == 0) continue;

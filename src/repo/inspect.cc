@@ -18,6 +18,7 @@
 #include "repo/base.h"
 #include "repo/bucket.h"
 #include "repo/objects.h"
+#include "repo/progress.h"
 #include "repo/state.h"
 #include "tensor/safetensors.h"
 
@@ -175,8 +176,7 @@ Result<std::vector<BinadeSteps>> steps_between(Bucket& bucket, const Commit& fro
                    [&](auto word) { count_steps<decltype(word)>(dtype, was, is, &binades); });
     counts.add(dtype, binades);
     const uint64_t now = done += stretch.length_bytes;
-    if (options.progress) options.progress(now, total);
-    return {};
+    return tell(options.progress, now, total);
   }));
   return counts.take();
 }

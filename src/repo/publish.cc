@@ -292,10 +292,6 @@ Status Publisher::write_new_anchor() {
 Status Publisher::write_schema() {
   for (size_t i = 0; i < next_.companions().size(); ++i) {
     const CompanionFile& file = next_.companions()[i];
-    if (!is_safe_path(file.path)) {
-      return Error{Code::kInvalidArgument,
-                   "'" + file.path + "' is not a path that can be published"};
-    }
     SILT_ASSIGN(const std::string content, next_.read_companion(i));
     CompanionRef ref{file.path, content.size(), sha256_hex(as_bytes(content))};
     SILT_ASSIGN(const bool written,
@@ -303,6 +299,8 @@ Status Publisher::write_schema() {
     if (written) report_.bytes_written += content.size();
     schema_.companions.push_back(std::move(ref));
   }
+  if (const Status paths = check_paths(schema_); !paths)
+    return Error{Code::kInvalidArgument, "this cannot be published: " + paths.error().message};
   const std::string text = format_schema(schema_);
   if (text.size() > kMaxSchemaBytes) {
     return Error{Code::kUnsupported, "the headers of the weight files have more than 64 MiB"};

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <numeric>
 
 #include "base/parallel.h"
 #include "base/try.h"
+#include "repo/bucket.h"
+#include "repo/progress.h"
 
 namespace siltstone {
 
@@ -98,7 +101,7 @@ Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& te
       if (keeps_last) last.add(words, cursor.before_last_link());
       offset += length;
       const uint64_t now = done += length;
-      if (options.progress) options.progress(now, total);
+      SILT_TRY(tell(options.progress, now, total));
     }
     SILT_TRY(cursor.finish());
     if (last.changed) last.write(reader.tensors()[stretch.tensor], stretch, options.back);
@@ -112,6 +115,24 @@ Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& te
     rebuilt.after.push_back(after[t]);
   }
   return rebuilt;
+}
+
+Result<ProvenVersion> rebuild_version(Bucket& bucket, const Commit& commit, const Schema& schema,
+                                      const RebuildOptions& options, const BlockSink& sink) {
+  SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema.tensors, /*prove=*/true,
+                                                {options.threads, options.memory_bytes}));
+  std::vector<size_t> all(schema.tensors.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  SILT_ASSIGN(Rebuilt rebuilt, rebuild(base.reader(schema.tensors), all, options, sink));
+  for (size_t t = 0; t < schema.tensors.size(); ++t) {
+    if (rebuilt.before[t] == base.sums[t]) continue;
+    return Error{Code::kCorrupt, base.description + ": tensor '" + schema.tensors[t].name +
+                                     "' does not have the sum it should have"};
+  }
+  if (state_root(state_rows(schema.tensors, rebuilt.after)) != commit.root) {
+    return Error{Code::kCorrupt, "what was rebuilt is not " + commit.id.name()};
+  }
+  return ProvenVersion{std::move(rebuilt.after), base.fetched_bytes};
 }
 
 }  // namespace siltstone

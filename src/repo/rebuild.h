@@ -38,4 +38,12 @@ struct Rebuilt {
 Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
                         const RebuildOptions& options, const BlockSink& sink);
 
+// All tensors of a version from the bucket alone; proven when this returns.
+struct ProvenVersion {
+  std::vector<Sum128> sums;
+  uint64_t fetched_bytes = 0;
+};
+Result<ProvenVersion> rebuild_version(Bucket& bucket, const Commit& commit, const Schema& schema,
+                                      const RebuildOptions& options, const BlockSink& sink);
+
 }  // namespace siltstone

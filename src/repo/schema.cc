@@ -72,7 +72,8 @@ Status add_companion(const Json& item, Schema* schema) {
   return {};
 }
 
-// Every path legal, none used twice, none a folder of another.
+}  // namespace
+
 Status check_paths(const Schema& schema) {
   std::set<std::string> paths;
   auto add = [&paths](const std::string& path) -> Status {
@@ -92,8 +93,6 @@ Status check_paths(const Schema& schema) {
   }
   return {};
 }
-
-}  // namespace
 
 uint64_t Schema::total_bytes() const {
   uint64_t total = 0;

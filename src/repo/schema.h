@@ -36,4 +36,7 @@ Result<Schema> parse_schema(std::string_view bytes, std::string_view hash);
 // control character, at most 1,024 bytes and 8 components, not ours (".siltstone").
 bool is_safe_path(std::string_view path);
 
+// kCorrupt unless every path is safe, none is used twice, and none is a folder of another.
+Status check_paths(const Schema& schema);
+
 }  // namespace siltstone

@@ -29,7 +29,7 @@ class Verifier {
   void check_version(const Commit& commit);
   void check_objects(const Commit& commit, const Artifact& artifact);
   void check_schema(const Commit& commit);
-  void rebuild_all(const Log& log);
+  Status rebuild_all(const Log& log);
   Status rebuild_segment(const Commit& anchor, const Log& links);
 
   void problem(const std::string& where, const std::string& message) {
@@ -157,7 +157,7 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
   return {};
 }
 
-void Verifier::rebuild_all(const Log& log) {
+Status Verifier::rebuild_all(const Log& log) {
   for (size_t i = 0; i < log.size(); ++i) {
     if (log[i].find(ArtifactKind::kAnchor) == nullptr) continue;
     Log links;
@@ -171,11 +171,13 @@ void Verifier::rebuild_all(const Log& log) {
     }
     if (!fresh) continue;
     const Status status = rebuild_segment(log[i], links);
+    if (!status && status.error().code == Code::kCancelled) return status;
     if (!status) {
       const std::string last = links.empty() ? log[i].id.name() : links.back().id.name();
       problem(log[i].id.name() + " to " + last, status.error().message);
     }
   }
+  return {};
 }
 
 Status Verifier::check_branch(const std::string& branch) {
@@ -189,8 +191,7 @@ Status Verifier::check_branch(const std::string& branch) {
   for (const Commit& commit : log) {
     if (wanted(commit)) check_version(commit);
   }
-  if (options_.data) rebuild_all(log);
-  return {};
+  return options_.data ? rebuild_all(log) : Status();
 }
 
 Result<VerifyReport> Verifier::run() {
@@ -200,7 +201,7 @@ Result<VerifyReport> Verifier::run() {
     SILT_ASSIGN(only_, bucket_.history().resolve(ref));
     SILT_ASSIGN(const Log log, walk(*only_));
     check_version(*only_);
-    if (options_.data) rebuild_all(log);
+    if (options_.data) SILT_TRY(rebuild_all(log));
     return std::move(report_);
   }
   SILT_ASSIGN(branches, bucket_.history().branch_names());

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/try.h"
 #include "siltstone/checkpoint.h"
+#include "tensor/folder.h"
 #include "tensor/range.h"
 #include "tensor/safetensors.h"
 #include "tensor/text.h"
@@ -24,10 +25,8 @@ class MemoryCheckpoint final : public Checkpoint {
   std::span<const std::byte> resident(size_t index) const override { return bytes_[index]; }
   std::span<const std::byte> masters(size_t index) const override { return masters_[index]; }
   std::span<const WeightFile> files() const override { return {&file_, 1}; }
-  std::span<const CompanionFile> companions() const override { return {}; }
-  Result<std::string> read_companion(size_t /*index*/) const override {
-    return Error{Code::kInvalidArgument, "a checkpoint in memory has no companion files"};
-  }
+  std::span<const CompanionFile> companions() const override { return companions_; }
+  Result<std::string> read_companion(size_t index) const override { return contents_[index]; }
   std::span<const std::string> skipped() const override { return {}; }
   std::filesystem::path root() const override { return {}; }
 
@@ -37,6 +36,8 @@ class MemoryCheckpoint final : public Checkpoint {
   std::vector<std::span<const std::byte>> bytes_;
   std::vector<std::span<const std::byte>> masters_;
   WeightFile file_;
+  std::vector<CompanionFile> companions_;
+  std::vector<std::string> contents_;  // parallel to companions_
 };
 
 // `out`.size() bytes of the words `f32` rounded, from byte `offset_bytes` of the rounded ones. The
@@ -83,6 +84,10 @@ Status MemoryCheckpoint::describe(std::vector<TensorView> views, const ViewOptio
     file_.entries.push_back({i, offset});
     offset += tensors_[i].size_bytes;
   }
+  for (const auto& [path, content] : options.companions) {
+    companions_.push_back({path, content.size()});
+    contents_.push_back(content);
+  }
   return {};
 }
 
@@ -128,6 +133,22 @@ Status check_view(const TensorView& view) {
   return {};
 }
 
+Status check_companions(const std::map<std::string, std::string>& companions) {
+  if (companions.size() > kMaxCompanions) {
+    return Error{Code::kInvalidArgument, "there are " + std::to_string(companions.size()) +
+                                             " companion files, at most " +
+                                             std::to_string(kMaxCompanions) + " are allowed"};
+  }
+  for (const auto& [path, content] : companions) {
+    if (content.size() > kMaxCompanionBytes) {
+      return Error{Code::kInvalidArgument, "companion file " + quote(path) + " has " +
+                                               std::to_string(content.size()) + " bytes, at most " +
+                                               std::to_string(kMaxCompanionBytes) + " are allowed"};
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors,
@@ -143,6 +164,7 @@ Result<std::unique_ptr<Checkpoint>> view_memory(std::vector<TensorView> tensors,
   if (twice != tensors.end()) {
     return Error{Code::kInvalidArgument, "tensor " + quote(twice->name) + " is given twice"};
   }
+  SILT_TRY(check_companions(options.companions));
   auto checkpoint = std::make_unique<MemoryCheckpoint>();
   SILT_TRY(checkpoint->describe(std::move(tensors), options));
   return std::unique_ptr<Checkpoint>(std::move(checkpoint));

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -52,10 +53,12 @@ struct TinyModel {
     }
   }
 
-  std::unique_ptr<Checkpoint> checkpoint() const {
+  std::unique_ptr<Checkpoint> checkpoint(std::map<std::string, std::string> companions = {}) const {
     std::vector<TensorView> views;
     for (const Tensor& t : tensors) views.push_back({t.name, t.dtype, t.shape, t.bytes, {}});
-    return *view_memory(std::move(views));
+    ViewOptions options;
+    options.companions = std::move(companions);
+    return *view_memory(std::move(views), options);
   }
 
   std::vector<MutTensorView> views() {

@@ -99,6 +99,7 @@ TEST(CompareCodecs, SizesAreThoseOfTheSections) {
     EXPECT_GT(done, reported);
     EXPECT_LE(done, total);
     reported = done;
+    return true;
   };
   const auto report = compare_codecs(*from.checkpoint(), *to.checkpoint(), options);
   ASSERT_TRUE(report) << report.error().message;

@@ -114,6 +114,12 @@ TEST_P(RoundTrip, EveryWayGivesTheBytesBack) {
       const fs::path out = scratch.path() / ("out" + std::to_string(link));
       ASSERT_TRUE(repository->checkout(report->version, out, {}));
       EXPECT_TRUE(model.is_in(out));
+      TinyModel loaded = model;
+      for (TinyModel::Tensor& tensor : loaded.tensors)
+        std::ranges::fill(tensor.bytes, std::byte{7});
+      const Result<LoadReport> load = repository->load(report->version, loaded.views(), {});
+      ASSERT_TRUE(load) << load.error().message;
+      EXPECT_TRUE(loaded == model);
       change(&model);
     }
   }
@@ -160,6 +166,34 @@ TEST(RoundTripFolder, GivesFilesBackByteForByte) {
     EXPECT_EQ(*read_file(out / "1_Pooling" / "config.json", 1 << 20), "{}");
     for (int i = 0; i < 30; ++i) data[random() % data.size()] ^= 1;
   }
+}
+
+// What lies in memory may have companions too.
+TEST(RoundTripFolder, GivesCompanionsOfMemoryBack) {
+  const ScratchFolder scratch;
+  const auto repository = *Repository::init(std::make_shared<MemoryStore>("mem://companions"));
+  const TinyModel model;
+  const std::map<std::string, std::string> companions = {{"config.json", "{\"a\": 1}"},
+                                                         {"sub/empty.txt", ""}};
+  const auto report = repository->publish(*model.checkpoint(companions), {});
+  ASSERT_TRUE(report) << report.error().message;
+  ASSERT_TRUE(repository->checkout(report->version, scratch.path() / "out", {}));
+  EXPECT_TRUE(model.is_in(scratch.path() / "out"));
+  for (const auto& [path, content] : companions)
+    EXPECT_EQ(*read_file(scratch.path() / "out" / path, 1 << 20), content);
+}
+
+TEST(RoundTripFolder, RefusesCompanionsThatNoFolderCanHold) {
+  const auto repository = *Repository::init(std::make_shared<MemoryStore>("mem://companions"));
+  const TinyModel model;
+  for (const auto& [first, second] :
+       {std::pair("../out", "a"), std::pair("/etc/x", "a"), std::pair("a", "a/b"),
+        std::pair("model.safetensors", "a"), std::pair(".siltstone/x", "a")}) {
+    const auto report = repository->publish(*model.checkpoint({{first, ""}, {second, ""}}), {});
+    ASSERT_FALSE(report) << first;
+    EXPECT_EQ(report.error().code, Code::kInvalidArgument) << report.error().message;
+  }
+  EXPECT_EQ(repository->head("main").error().code, Code::kNotFound);
 }
 
 }  // namespace
