@@ -13,7 +13,7 @@ BENCH ?=
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 export JOBS
 
-.PHONY: help setup build test demo bench sanitize fuzz soak lint format install clean
+.PHONY: help setup build venv wheel test demo bench sanitize fuzz soak lint format install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +25,17 @@ build: setup ## build the library, the tests and the program build/siltstone
 	@cmake --preset release
 	@cmake --build --preset release --parallel $(JOBS)
 
-test: build ## build and run the whole test suite
-	@ctest --preset release -j 2
+venv: setup
+	@PYTHON=$(PYTHON) scripts/venv.sh
 
-demo: build ## fine-tune a real model, publish and follow every step, prove every version
-	@PYTHON=$(PYTHON) demo/setup.sh
+wheel: venv ## build the Python package into dist, and check it in a clean environment
+	@scripts/wheel.sh
+
+test: build wheel ## build and run the whole test suite
+	@ctest --preset release -j 2
+	@.venv/bin/python -m pytest -q tests/python
+
+demo: build venv ## fine-tune a real model, publish and follow every step, prove every version
 	@.venv/bin/python demo/demo.py --run demo-run $(DEMO_ARGS)
 
 bench: build ## run the benchmarks (BENCH="word ..." chooses)
@@ -59,4 +65,4 @@ install: build ## cmake --install to PREFIX (default /usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
 
 clean: ## remove build folders and the demo's run; keeps .venv
-	@rm -rf build build-asan build-tsan build-dev build-fuzz build-cuda demo-run
+	@rm -rf build build-asan build-tsan build-dev build-fuzz build-cuda build-python dist demo-run

@@ -1,0 +1,181 @@
+"""Replica and Follower: weights in memory or in a folder that move from version to version in place."""
+
+import threading
+from contextlib import nullcontext
+
+from . import _core
+from .errors import InvalidArgument
+
+GIB = 1 << 30
+
+
+class Replica:
+    """Weights that hold a known version. Made by `Repository.replica`.
+
+    `stage` does everything slow or fallible - fetch, check, decode, prove - and leaves the weights as
+    they are; `commit` is the short rest, during which nobody may read them. Its time depends on what
+    changed, not on the model's size.
+
+    Threads: one call at a time (InvalidArgument otherwise); a follower is such a call. Nobody else may
+    write to the weights.
+    """
+
+    def __init__(self, core, repository, target):
+        self._core = core
+        self.repository = repository
+        self.target = target
+
+    def __repr__(self):
+        return f"<siltstone.Replica at {self.version.name if self.version else None}>"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    @property
+    def version(self):
+        """The Version that the weights hold; None for a folder that is empty yet."""
+        return self._core.version
+
+    def stage(self, ref="main", *, repair=False, threads=0, memory_bytes=GIB, progress=None):
+        """Fetch and prove what leads to a version; returns a Staged. The weights stay as they are.
+
+        repair: rebuild everything from the bucket, whatever the weights hold now.
+        Raises Mismatch if somebody else wrote to the weights.
+        """
+        staged = self._core.stage(
+            self.repository._core, self.repository.version(ref), repair, threads, memory_bytes, progress
+        )
+        return Staged(self, staged)
+
+    def commit(self, staged):
+        """Apply a staged change; returns a CommitReport."""
+        return staged.commit()
+
+    def update(self, ref="main", **options):
+        """Stage and commit."""
+        with self.stage(ref, **options) as staged:
+            return staged.commit()
+
+    def follow(self, branch="main", *, on_version=None, pause=None, interval=1.0, until=None, repair=False,
+               threads=0, memory_bytes=GIB):
+        """Move to every new version of a branch, in a thread of its own; returns a Follower.
+
+        on_version: called with a FollowStep after each version, in that thread.
+        pause: called with the Version to come, returns a context manager that lies around the commit,
+            and around nothing else: where an engine is paused.
+        interval: seconds between looks at the branch. until: sequence number of the last version wanted.
+        """
+        return Follower(self, branch, on_version, pause, interval, until, repair, threads, memory_bytes)
+
+
+class Staged:
+    """A proven change that has not been applied. A context manager: leaving it discards the change."""
+
+    def __init__(self, replica, core):
+        self._replica = replica
+        self._core = core
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.discard()
+
+    @property
+    def target(self):
+        """The Version it leads to."""
+        return self._core.target
+
+    @property
+    def bytes_fetched(self):
+        return self._core.bytes_fetched
+
+    @property
+    def changed_elements(self):
+        return self._core.changed_elements
+
+    @property
+    def seconds(self):
+        """How long staging took."""
+        return self._core.seconds
+
+    def commit(self):
+        """Apply it; returns a CommitReport."""
+        return self._replica._core.commit(self._core)
+
+    def discard(self):
+        self._core.discard()
+
+
+class Follower:
+    """A thread that moves a replica to every new version. Made by `Replica.follow`; already running.
+
+    Passing failures of the store are waited out. Any other error, and whatever a callback raises, ends
+    it and is raised by `stop`, `join` and `check`. A context manager: leaving it stops the thread.
+    """
+
+    def __init__(self, replica, branch, on_version, pause, interval, until, repair, threads, memory_bytes):
+        if not interval > 0:
+            raise InvalidArgument(f"interval must be positive, found {interval!r}")
+        self.replica = replica
+        self._stop = _core.StopFlag()
+        self._error = None
+        self._raised = False
+
+        def around(version, commit):
+            with pause(version) or nullcontext():
+                commit()
+
+        arguments = (
+            replica.repository._core, branch, interval, until, self._stop, repair, threads, memory_bytes,
+            on_version, around if pause is not None else None,
+        )
+        self._thread = threading.Thread(target=self._run, args=arguments, name="siltstone-follow", daemon=True)
+        self._thread.start()
+
+    def _run(self, *arguments):
+        try:
+            self.replica._core.follow(*arguments)
+        except BaseException as error:  # told to whoever asks
+            self._error = error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self._stop.set()
+        self._thread.join()
+        if kind is None:
+            self.check()
+
+    @property
+    def running(self):
+        return self._thread.is_alive()
+
+    @property
+    def version(self):
+        """The Version that the weights hold."""
+        return self.replica.version
+
+    def check(self):
+        """Raise what ended the thread, if anything did; once."""
+        if self._error is not None and not self._raised:
+            self._raised = True
+            raise self._error
+
+    def join(self, timeout=None):
+        """Wait until it ends by itself (`until`, or an error, which is raised); returns whether it did."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return False
+        self.check()
+        return True
+
+    def stop(self):
+        """End the thread, after the step it is in, and raise what it failed with."""
+        self._stop.set()
+        self._thread.join()
+        self.check()

@@ -1,0 +1,180 @@
+"""Repository: open a bucket, publish versions into it, read any of them back."""
+
+import os
+
+from . import _core, tensors
+from .errors import InvalidArgument
+from .publisher import Publisher, check_options
+from .replica import Replica
+
+GIB = 1 << 30
+
+
+def open(url, *, create=False):  # noqa: A001 - siltstone.open reads as the builtin does
+    """Open the repository in a bucket.
+
+    url: a directory (str or path), ``file:///path``, or ``mem://name`` (this process only).
+    create: make a repository there if there is none.
+
+    Raises NotFound if there is no repository, Unsupported if it needs a newer program. Blocking.
+    """
+    return Repository(_core.open_repository(os.fspath(url), create, False))
+
+
+def init(url):
+    """Create a repository in an empty or absent bucket. Raises Conflict if it holds one already."""
+    return Repository(_core.open_repository(os.fspath(url), True, True))
+
+
+class Repository:
+    """The versions in a bucket. Made by `siltstone.open` and `siltstone.init`.
+
+    Versions are named by strings as on the command line - "main" (a branch's head), "main@12",
+    "tag:NAME", "root:HEX" - or given as `Version`.
+
+    Threads: all methods may be called from several threads; one publish per branch at a time. Every
+    method blocks with the GIL released. Ctrl-C stops long ones, after which nothing of them is visible.
+    `progress` functions get bytes done and bytes in all, on the calling thread, several times a second;
+    what they raise stops the call and is raised. A process that forks opens its own repository.
+    """
+
+    def __init__(self, core):
+        self._core = core
+
+    def __repr__(self):
+        return f"<siltstone.Repository {self.url}>"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    @property
+    def url(self):
+        return self._core.url
+
+    @property
+    def repo_id(self):
+        """32 hexadecimal digits, drawn when the repository was created."""
+        return self._core.repo_id
+
+    def version(self, ref="main"):
+        """The Version of that name. Raises NotFound."""
+        return ref if isinstance(ref, _core.Version) else self._core.resolve(ref)
+
+    __getitem__ = version
+
+    def head(self, branch="main"):
+        """The branch's newest Version, cheaply: what a follower polls. Raises NotFound."""
+        return self._core.head(branch)
+
+    def log(self, ref="main", limit=None):
+        """Versions from `ref` back, newest first, at most `limit`."""
+        ref = ref.name if isinstance(ref, _core.Version) else ref
+        return self._core.log(ref, (1 << 64) - 1 if limit is None else limit)
+
+    def tensors(self, ref="main"):
+        """{name: (dtype, shape)} of a version; dtypes as safetensors spells them."""
+        return {name: (dtype, tuple(shape)) for name, dtype, shape, _ in self._core.tensors(self.version(ref))}
+
+    def publisher(self, branch="main", **options):
+        """A Publisher, which keeps what it published last and so finds changes at memory speed."""
+        return Publisher(self, branch, **options)
+
+    def publish(self, source, branch="main", *, step=None, message="", progress=None, cache=None, **options):
+        """Publish once and keep nothing: a path of a checkpoint, or what `Publisher.publish` takes.
+
+        The state before is read from the cache on disk (`cache`: a folder, default that of the command
+        line) if `source` is a path, else from the bucket; to publish again and again use `publisher`.
+        """
+        if not isinstance(source, (str, os.PathLike)):
+            with self.publisher(branch, **options) as publisher:
+                return publisher.publish(source, step=step, message=message, progress=progress)
+        for only in ("dtype", "companions"):
+            if options.pop(only, None):
+                raise InvalidArgument(f"{only} is for tensors; files are published as they are")
+        check_options(options)
+        cache = _core.default_cache() if cache is None else os.fspath(cache)
+        return self._core.publish_files(
+            os.fspath(source),
+            progress,
+            branch=branch,
+            step=step,
+            message=message,
+            cache=cache,
+            **options,
+        )
+
+    def load(self, ref="main", into=None, *, threads=0, memory_bytes=GIB, progress=None):
+        """Rebuild a version in memory, proven.
+
+        into: a torch module or a dict of CPU tensors, filled in place; names, dtypes and shapes must be
+            the version's (Mismatch otherwise, before anything is written). A tied tensor is found under
+            any of its names. After another error its content is unspecified.
+        Without `into`, returns a new dict of torch tensors, sorted by name; with it, returns `into`.
+        """
+        version = self.version(ref)
+        infos = self._core.tensors(version)
+        target = tensors.empty_tensors(infos) if into is None else into
+        self._core.load(version, tensors.to_write(target, infos), threads, memory_bytes, progress)
+        return target
+
+    def checkout(self, ref, folder, *, replace=False, threads=0, memory_bytes=GIB, progress=None):
+        """Rebuild a version into an absent or empty folder, every file byte for byte.
+
+        Versions published with their companion files give a folder that `from_pretrained` opens.
+        replace: the folder may hold files: they are removed. Raises Conflict otherwise.
+        """
+        return self._core.checkout(
+            self.version(ref), os.fspath(folder), replace, threads, memory_bytes, progress
+        )
+
+    def replica(self, target, at=None, *, load=True, threads=0, memory_bytes=GIB):
+        """A Replica: weights that can be moved from version to version in place.
+
+        target: a torch module or a dict of contiguous CPU tensors, or the path of a folder.
+        at: for tensors, the version they start at (default: the head of "main").
+        load: fill the tensors with it first; without it they must hold it already (Mismatch otherwise).
+        """
+        if isinstance(target, (str, os.PathLike)):
+            if at is not None:
+                raise InvalidArgument("a folder knows its own version; stage another one")
+            return Replica(_core.Replica.open(os.fspath(target), self._core), self, None)
+        version = self.version("main" if at is None else at)
+        views = tensors.to_write(target, self._core.tensors(version))
+        if load:
+            self._core.load(version, views, threads, memory_bytes, None)
+        return Replica(_core.Replica.adopt(views, version), self, target)
+
+    def diff(self, old, new, *, threads=0, progress=None):
+        """Which tensors differ between two versions, and in how many elements."""
+        return self._core.diff(self.version(old), self.version(new), threads, progress)
+
+    def verify(self, ref=None, *, data=False, threads=0, memory_bytes=GIB, progress=None):
+        """Check every version of every branch, or one. data: read every byte and rebuild every version.
+
+        Returns what was found; an empty `problems` says that all is well.
+        """
+        name = ref.name if isinstance(ref, _core.Version) else ref
+        return self._core.verify(name, data, threads, memory_bytes, progress)
+
+    def tag(self, name, ref="main"):
+        """Name a version for good. Raises Conflict if the tag exists."""
+        self._core.tag(name, self.version(ref))
+
+    def tags(self):
+        """{tag: name of its version}."""
+        return self._core.tags()
+
+    def branch(self, name, ref="main"):
+        """A new branch that starts at a version and shares its data. Raises Conflict if it exists."""
+        self._core.branch(name, self.version(ref))
+
+    def branches(self):
+        """{branch: name of its newest version}."""
+        return self._core.branches()
+
+    def fence(self, branch="main"):
+        """Take a branch over from any other writer: their next publish raises Conflict."""
+        return self._core.fence(branch)

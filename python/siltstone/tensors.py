@@ -1,0 +1,216 @@
+"""What callers hold - modules, state dicts, arrays - as tensors that the core reads or writes in place.
+
+Arrays reach the core through DLPack, without a copy. torch is never imported here: a caller who passes
+its tensors has it. dtypes are told as safetensors spells them: "BF16", "F32", "F8_E4M3", ...
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+
+from .errors import InvalidArgument, Unsupported
+
+# By the name that torch and numpy (with ml_dtypes) give them, without "torch.".
+DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "uint32": "U32",
+    "int32": "I32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}
+TORCH_NAMES = {code: name for name, code in DTYPES.items()}
+
+
+def torch_module():
+    """torch if the caller's program has imported it, else None."""
+    return sys.modules.get("torch")
+
+
+def is_torch(tensor):
+    torch = torch_module()
+    return torch is not None and isinstance(tensor, torch.Tensor)
+
+
+def dtype_of(name, tensor):
+    """The dtype as safetensors spells it."""
+    text = str(getattr(tensor, "dtype", None)).removeprefix("torch.")
+    try:
+        return DTYPES[text]
+    except KeyError:
+        raise Unsupported(f"tensor '{name}' has dtype {text}, which checkpoints cannot hold") from None
+
+
+def _plain(name, tensor):
+    """A torch tensor that is nothing but dense memory of one process."""
+    torch = torch_module()
+    if hasattr(tensor, "to_local") and hasattr(tensor, "placements"):  # DTensor
+        if all(placement.is_replicate() for placement in tensor.placements):
+            tensor = tensor.to_local()
+        else:
+            raise Unsupported(
+                f"tensor '{name}' is a shard of a DTensor ({tensor.placements}): pass "
+                "tensor.full_tensor(), which all ranks have to call"
+            )
+    tensor = tensor.detach()
+    if tensor.layout is not torch.strided:
+        raise Unsupported(f"tensor '{name}' has layout {tensor.layout}, only dense ones can be used")
+    if tensor.is_meta:
+        raise InvalidArgument(f"tensor '{name}' is on the meta device and has no bytes")
+    if tensor.is_conj() or tensor.is_neg():
+        tensor = tensor.resolve_conj().resolve_neg()
+    return tensor
+
+
+def _exported(tensor, code):
+    # Words of eight bits, which DLPack does not name in every version of torch, go as bytes.
+    if code.startswith("F8_"):
+        if is_torch(tensor):
+            return tensor.view(torch_module().uint8)
+        return tensor.view("uint8")
+    if code == "BF16" and not is_torch(tensor) and hasattr(tensor, "view"):
+        return tensor.view("uint16")  # ml_dtypes.bfloat16 in numpy
+    return tensor
+
+
+def readable(name, tensor):
+    """(name, dtype, array) for the core to read; copies only what is strided or not in host memory."""
+    if is_torch(tensor):
+        tensor = _plain(name, tensor).cpu().contiguous()
+    elif not hasattr(tensor, "__dlpack__"):
+        raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
+    elif hasattr(tensor, "flags") and not tensor.flags.c_contiguous:  # numpy
+        tensor = tensor.copy(order="C")
+    code = dtype_of(name, tensor)
+    return name, code, _exported(tensor, code)
+
+
+def writable(name, tensor):
+    """(name, dtype, array) for the core to write: the caller's own memory or an error."""
+    if is_torch(tensor):
+        plain = _plain(name, tensor)
+        if plain.device.type != "cpu":
+            raise Unsupported(f"tensor '{name}' is on {plain.device}: only host memory can be written to")
+        if not plain.is_contiguous():
+            raise Unsupported(f"tensor '{name}' is not contiguous: it cannot be written to in place")
+        tensor = plain
+    elif not hasattr(tensor, "__dlpack__"):
+        raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
+    code = dtype_of(name, tensor)
+    return name, code, _exported(tensor, code)
+
+
+def _memory_of(tensor):
+    """Equal for tensors that are the same bytes seen the same way, as far as that can be told."""
+    if is_torch(tensor) and tensor.layout is torch_module().strided:
+        if tensor.device.type == "meta" or tensor.numel() == 0 or hasattr(tensor, "to_local"):
+            return id(tensor)
+        return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+    return id(tensor)
+
+
+def is_module(source):
+    torch = torch_module()
+    return torch is not None and isinstance(source, torch.nn.Module)
+
+
+def named(source):
+    """All (name, tensor) of a module or mapping, tied ones under each of their names."""
+    if is_module(source):
+        source = source.state_dict(keep_vars=True)
+    if isinstance(source, Mapping):
+        for name, tensor in source.items():
+            if not isinstance(name, str):
+                raise InvalidArgument(f"a tensor's name must be a str, found {name!r}")
+        return list(source.items())
+    raise InvalidArgument(f"expected a module or a dict of tensors, found {type(source).__name__}")
+
+
+def without_ties(pairs):
+    """The pairs with tied tensors once, under the first of their names."""
+    seen = set()
+    kept = []
+    for name, tensor in pairs:
+        memory = _memory_of(tensor)
+        if memory in seen:
+            continue
+        seen.add(memory)
+        kept.append((name, tensor))
+    return kept
+
+
+def copied(pairs, f32_as_bf16):
+    """Own copies of what an iterator gives, which may reuse its memory; fp32 as bf16 if asked for."""
+    out = []
+    for item in pairs:
+        try:
+            name, tensor = item
+        except (TypeError, ValueError):
+            raise InvalidArgument(f"expected pairs of name and tensor, found {item!r:.80}") from None
+        if is_torch(tensor):
+            torch = torch_module()
+            plain = _plain(name, tensor)
+            dtype = torch.bfloat16 if f32_as_bf16 and plain.dtype is torch.float32 else plain.dtype
+            out.append((name, plain.to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)))
+        else:
+            out.append((name, tensor.copy()))
+    return out
+
+
+def to_publish(source, f32_as_bf16):
+    """The (name, dtype, array) of anything that can be published."""
+    if is_module(source) or isinstance(source, Mapping):
+        pairs = without_ties(named(source))
+    elif isinstance(source, Iterable):
+        pairs = copied(source, f32_as_bf16)
+    else:
+        raise InvalidArgument(
+            "expected a module, a dict of tensors, or pairs of name and tensor, found a "
+            f"{type(source).__name__}"
+        )
+    return [readable(name, tensor) for name, tensor in pairs]
+
+
+def to_write(target, infos):
+    """The (name, dtype, array) in a module or dict for each tensor of a version.
+
+    A tied tensor that a version has once is found under any of its names.
+    """
+    pairs = dict(named(target))
+    wanted = [info[0] for info in infos]
+    missing = [name for name in wanted if name not in pairs]
+    extra = {_memory_of(pairs[name]) for name in pairs} - {_memory_of(pairs[name]) for name in wanted if name in pairs}
+    if missing or extra:
+        names = missing or [name for name in pairs if _memory_of(pairs[name]) in extra]
+        what = "has no tensor" if missing else "has tensors that the version lacks:"
+        shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+        from .errors import Mismatch
+
+        raise Mismatch(f"the target {what} {shown}")
+    return [writable(name, pairs[name]) for name in wanted]
+
+
+def empty_tensors(infos):
+    """New torch tensors for the (name, dtype, shape, size) of a version."""
+    torch = torch_module()
+    if torch is None:
+        import torch
+    out = {}
+    for name, code, shape, _ in infos:
+        dtype = getattr(torch, TORCH_NAMES.get(code, ""), None)
+        if dtype is None:
+            raise Unsupported(f"tensor '{name}' has dtype {code}, which this torch does not have")
+        out[name] = torch.empty(shape, dtype=dtype)
+    return out

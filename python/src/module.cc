@@ -1,0 +1,11 @@
+#include "module.h"
+
+#include "calls.h"
+
+NB_MODULE(_core, module) {
+  module.doc() = "The C++ library behind siltstone's Python classes; use those.";
+  siltstone::python::register_failures();
+  siltstone::python::bind_versions(module);
+  siltstone::python::bind_repository(module);
+  siltstone::python::bind_replica(module);
+}

@@ -1,0 +1,220 @@
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "calls.h"
+#include "module.h"
+#include "siltstone/replica.h"
+#include "tensors.h"
+
+namespace siltstone::python {
+namespace {
+
+using nb::literals::operator""_a;
+
+// A change that waits to be applied.
+struct PyStaged {
+  std::unique_ptr<Staged> staged;  // empty once it was committed or discarded
+
+  const Staged& get() const {
+    if (!staged)
+      throw Failure{{Code::kInvalidArgument, "this change was committed or discarded already"}};
+    return *staged;
+  }
+};
+
+// A Replica, the Python memory under it, and the rule that one call runs at a time.
+class PyReplica {
+ public:
+  PyReplica(std::unique_ptr<Replica> replica, std::vector<nb::ndarray<>> arrays)
+      : replica_(std::move(replica)), arrays_(std::move(arrays)) {}
+
+  std::unique_lock<std::mutex> claim() {
+    std::unique_lock lock(busy_, std::try_to_lock);
+    if (!lock)
+      throw Failure{{Code::kInvalidArgument,
+                     "the replica is in use by another call; a follower that was started for it "
+                     "has to be stopped first"}};
+    return lock;
+  }
+  Replica& replica() { return *replica_; }
+
+ private:
+  std::unique_ptr<Replica> replica_;
+  std::vector<nb::ndarray<>> arrays_;
+  std::mutex busy_;
+};
+
+std::unique_ptr<PyReplica> adopt(const nb::list& tensors, const Version& at) {
+  WriteTensors write = write_tensors(tensors);
+  auto replica =
+      call(nb::none(), [&](const Progress&) { return Replica::adopt(std::move(write.views), at); });
+  return std::make_unique<PyReplica>(std::move(replica), std::move(write.arrays));
+}
+
+std::unique_ptr<PyReplica> open_folder(const std::string& folder, Repository& repository) {
+  auto replica =
+      call(nb::none(), [&](const Progress&) { return Replica::open(folder, repository); });
+  return std::make_unique<PyReplica>(std::move(replica), std::vector<nb::ndarray<>>());
+}
+
+PyStaged stage(PyReplica& replica, Repository& repository, const Version& target, bool repair,
+               unsigned threads, uint64_t memory_bytes, const nb::object& progress) {
+  const auto lock = replica.claim();
+  return {call(progress, [&](const Progress& meter) {
+    return replica.replica().stage(repository, target, {repair, threads, memory_bytes, meter});
+  })};
+}
+
+CommitReport commit(PyReplica& replica, PyStaged& staged) {
+  const auto lock = replica.claim();
+  (void)staged.get();
+  std::unique_ptr<Staged> change = std::move(staged.staged);
+  CommitReport report;
+  {
+    const nb::gil_scoped_release release;
+    report = replica.replica().commit(std::move(change));
+  }
+  if (!report.status) throw Failure{report.status.error()};
+  return report;
+}
+
+struct StopFlag {
+  std::atomic<bool> value{false};
+};
+
+// The commit that the caller's pause goes around. Python may keep it: it only works inside.
+struct CommitNow {
+  const std::function<CommitReport()>* commit = nullptr;
+  std::optional<CommitReport> report;
+};
+
+// Runs follow() on the calling thread. What a callback raises ends it and is raised here.
+class Follow {
+ public:
+  Follow(PyReplica& replica, Repository& repository, FollowOptions options, nb::object on_version,
+         nb::object around_commit)
+      : replica_(replica),
+        repository_(repository),
+        options_(std::move(options)),
+        on_version_(std::move(on_version)),
+        around_commit_(std::move(around_commit)) {}
+
+  void run() {
+    const auto lock = replica_.claim();
+    if (!around_commit_.is_none()) {
+      options_.around_commit = [this](const Staged& staged,
+                                      const std::function<CommitReport()>& commit) {
+        return pause(staged, commit);
+      };
+    }
+    Status status;
+    {
+      const nb::gil_scoped_release release;
+      status = follow(replica_.replica(), repository_, options_,
+                      [this](const FollowStep& step) { return tell(step); });
+    }
+    if (raised_) std::rethrow_exception(raised_);
+    const bool stopped = !status && status.error().code == Code::kCancelled && *options_.stop;
+    if (!status && !stopped) throw Failure{status.error()};
+  }
+
+ private:
+  Error keep_raised() {
+    raised_ = std::current_exception();
+    return {Code::kCancelled, "a callback raised"};
+  }
+
+  Status tell(const FollowStep& step) {
+    if (on_version_.is_none()) return {};
+    const nb::gil_scoped_acquire acquire;
+    try {
+      on_version_(step);
+      return {};
+    } catch (...) {
+      return keep_raised();
+    }
+  }
+
+  Result<CommitReport> pause(const Staged& staged, const std::function<CommitReport()>& commit) {
+    const nb::gil_scoped_acquire acquire;
+    const auto now = std::make_shared<CommitNow>();
+    now->commit = &commit;
+    try {
+      around_commit_(staged.target(), now);
+    } catch (...) {
+      now->commit = nullptr;
+      return keep_raised();
+    }
+    now->commit = nullptr;
+    if (!now->report)
+      return Error{Code::kInvalidArgument, "the function around the commit did not commit"};
+    return *now->report;
+  }
+
+  PyReplica& replica_;
+  Repository& repository_;
+  FollowOptions options_;
+  nb::object on_version_;
+  nb::object around_commit_;
+  std::exception_ptr raised_;
+};
+
+CommitReport commit_now(CommitNow& now) {
+  if (now.commit == nullptr || now.report)
+    throw Failure{{Code::kInvalidArgument, "this can be called once, and only inside the pause"}};
+  const auto* commit = now.commit;
+  {
+    const nb::gil_scoped_release release;
+    now.report = (*commit)();
+  }
+  if (!now.report->status) throw Failure{now.report->status.error()};
+  return *now.report;
+}
+
+void run_follow(PyReplica& replica, Repository& repository, const std::string& branch,
+                double interval_seconds, std::optional<uint64_t> until_seq, StopFlag& stop,
+                bool repair, unsigned threads, uint64_t memory_bytes, nb::object on_version,
+                nb::object around_commit) {
+  FollowOptions options;
+  options.branch = branch;
+  options.interval_seconds = interval_seconds;
+  options.until_seq = until_seq;
+  options.stop = &stop.value;
+  options.stage = {repair, threads, memory_bytes,
+                   [&stop](uint64_t, uint64_t) { return !stop.value; }};
+  Follow(replica, repository, options, std::move(on_version), std::move(around_commit)).run();
+}
+
+}  // namespace
+
+void bind_replica(nb::module_& module) {
+  nb::class_<PyStaged>(module, "Staged")
+      .def_prop_ro("target", [](const PyStaged& s) { return s.get().target(); })
+      .def_prop_ro("bytes_fetched", [](const PyStaged& s) { return s.get().bytes_fetched(); })
+      .def_prop_ro("changed_elements", [](const PyStaged& s) { return s.get().changed_elements(); })
+      .def_prop_ro("seconds", [](const PyStaged& s) { return s.get().seconds(); })
+      .def("discard", [](PyStaged& s) { s.staged.reset(); });
+
+  nb::class_<StopFlag>(module, "StopFlag").def(nb::init<>()).def("set", [](StopFlag& flag) {
+    flag.value = true;
+  });
+  nb::class_<CommitNow>(module, "CommitNow").def("__call__", &commit_now);
+
+  nb::class_<PyReplica>(module, "Replica")
+      .def_static("adopt", &adopt, "tensors"_a, "at"_a)
+      .def_static("open", &open_folder, "folder"_a, "repository"_a)
+      .def_prop_ro("version", [](PyReplica& r) { return r.replica().version(); })
+      .def("stage", &stage, "repository"_a, "target"_a, "repair"_a, "threads"_a, "memory_bytes"_a,
+           "progress"_a.none())
+      .def("commit", &commit, "staged"_a)
+      .def("follow", &run_follow, "repository"_a, "branch"_a, "interval_seconds"_a,
+           "until_seq"_a.none(), "stop"_a, "repair"_a, "threads"_a, "memory_bytes"_a,
+           "on_version"_a.none(), "around_commit"_a.none());
+}
+
+}  // namespace siltstone::python

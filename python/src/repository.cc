@@ -1,0 +1,200 @@
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "calls.h"
+#include "module.h"
+#include "siltstone/checkpoint.h"
+#include "siltstone/repository.h"
+#include "tensors.h"
+
+namespace siltstone::python {
+namespace {
+
+using nb::literals::operator""_a;
+
+using Shared = std::shared_ptr<Repository>;
+using Companions = std::map<std::string, nb::bytes>;
+
+Shared open_repository(const std::string& url, bool create, bool must_be_new) {
+  return call(nb::none(), [&](const Progress&) -> Result<Shared> {
+    Result<std::shared_ptr<Store>> store = open_store(url);
+    if (!store) return std::move(store).error();
+    Result<std::unique_ptr<Repository>> repository = Error{Code::kNotFound, ""};
+    if (!must_be_new) repository = Repository::open(*store);
+    const bool missing = !repository && repository.error().code == Code::kNotFound;
+    if (create && missing) repository = Repository::init(*store);
+    if (!repository) return std::move(repository).error();
+    return Shared(*std::move(repository));
+  });
+}
+
+// What Python gives publish, beside the checkpoint.
+struct Request {
+  PublishOptions options;
+
+  explicit Request(const nb::kwargs& given) {
+    const auto take = [&given](const char* name, auto* to) {
+      if (given.contains(name) && !given[name].is_none())
+        *to = nb::cast<std::remove_pointer_t<decltype(to)>>(given[name]);
+    };
+    std::string effort;
+    std::string cache;
+    take("branch", &options.branch);
+    take("message", &options.message);
+    take("step", &options.step);
+    take("parent", &options.parent);
+    take("threads", &options.threads);
+    take("memory_bytes", &options.memory_bytes);
+    take("codec", &options.codec);
+    take("effort", &effort);
+    take("momentum", &options.momentum);
+    take("pack_anchors", &options.pack_anchors);
+    take("cache", &cache);
+    options.cache = cache;
+    if (effort.empty()) return;
+    for (const Effort known : kEfforts) {
+      if (effort_name(known) != effort) continue;
+      options.effort = known;
+      return;
+    }
+    throw Failure{
+        {Code::kInvalidArgument, "there is no effort '" + effort + "': fast, default or max"}};
+  }
+};
+
+PublishReport publish(Repository& repository, const Checkpoint& next, PublishOptions options,
+                      const nb::object& progress) {
+  return call(progress, [&](const Progress& meter) {
+    options.progress = meter;
+    return repository.publish(next, options);
+  });
+}
+
+PublishReport publish_tensors(Repository& repository, const nb::list& tensors, bool f32_as_bf16,
+                              const Companions& companions, RetainedBase* retained,
+                              const nb::object& progress, const nb::kwargs& given) {
+  const Request request(given);
+  ReadTensors read = read_tensors(tensors);
+  ViewOptions view;
+  view.f32_as_bf16 = f32_as_bf16;
+  for (const auto& [path, content] : companions)
+    view.companions[path] = std::string(content.c_str(), content.size());
+  const auto checkpoint = unwrap(view_memory(std::move(read.views), view));
+  PublishOptions options = request.options;
+  options.retained = retained;
+  return publish(repository, *checkpoint, options, progress);
+}
+
+PublishReport publish_files(Repository& repository, const std::string& path,
+                            const nb::object& progress, const nb::kwargs& given) {
+  const Request request(given);
+  const auto checkpoint = unwrap(open_checkpoint(path));
+  return publish(repository, *checkpoint, request.options, progress);
+}
+
+nb::list tensors_of(Repository& repository, const Version& version) {
+  const std::vector<TensorInfo> infos =
+      call(nb::none(), [&](const Progress&) { return repository.tensors(version); });
+  nb::list out;
+  for (const TensorInfo& info : infos)
+    out.append(nb::make_tuple(info.name, std::string(dtype_info(info.dtype).name), info.shape,
+                              info.size_bytes));
+  return out;
+}
+
+LoadReport load(Repository& repository, const Version& version, const nb::list& tensors,
+                unsigned threads, uint64_t memory_bytes, const nb::object& progress) {
+  const WriteTensors write = write_tensors(tensors);
+  return call(progress, [&](const Progress& meter) {
+    return repository.load(version, write.views, {threads, memory_bytes, meter});
+  });
+}
+
+CheckoutReport checkout(Repository& repository, const Version& version, const std::string& folder,
+                        bool replace, unsigned threads, uint64_t memory_bytes,
+                        const nb::object& progress) {
+  return call(progress, [&](const Progress& meter) {
+    return repository.checkout(version, folder, {replace, threads, memory_bytes, meter});
+  });
+}
+
+VerifyReport verify(Repository& repository, const std::optional<std::string>& version, bool data,
+                    unsigned threads, uint64_t memory_bytes, const nb::object& progress) {
+  return call(progress, [&](const Progress& meter) {
+    return repository.verify({version, data, threads, memory_bytes, meter});
+  });
+}
+
+DiffReport diff(Repository& repository, const Version& from, const Version& to, unsigned threads,
+                const nb::object& progress) {
+  return call(progress, [&](const Progress& meter) {
+    return repository.diff(from, to, {threads, meter});
+  });
+}
+
+// For methods that take nothing but a few names.
+template <class Fn>
+auto quick(Fn fn) {
+  return call(nb::none(), [&fn](const Progress&) { return fn(); });
+}
+
+nb::dict dict_of(const std::vector<RefInfo>& refs) {
+  nb::dict out;
+  for (const RefInfo& ref : refs) out[ref.name.c_str()] = ref.target.name();
+  return out;
+}
+
+}  // namespace
+
+void bind_repository(nb::module_& module) {
+  nb::class_<RetainedBase>(module, "RetainedBase",
+                           "A copy of the last published state in the publisher's memory.")
+      .def(nb::init<>())
+      .def_prop_ro("version",
+                   [](const RetainedBase& base) {
+                     return base.version() ? std::optional(base.version()->name()) : std::nullopt;
+                   })
+      .def("size_bytes", [](const RetainedBase& base, const std::string& tensor) {
+        return base.bytes(tensor).size();
+      });
+
+  module.def("open_repository", &open_repository, "url"_a, "create"_a, "must_be_new"_a);
+  module.def("default_cache", [] { return default_cache().string(); });
+
+  nb::class_<Repository>(module, "Repository")
+      .def_prop_ro("url", [](Repository& r) { return r.info().url; })
+      .def_prop_ro("repo_id", [](Repository& r) { return r.info().repo_id; })
+      .def("head", [](Repository& r,
+                      const std::string& branch) { return quick([&] { return r.head(branch); }); })
+      .def("resolve", [](Repository& r,
+                         const std::string& ref) { return quick([&] { return r.resolve(ref); }); })
+      .def("log", [](Repository& r, const std::string& ref,
+                     uint64_t limit) { return quick([&] { return r.log(ref, limit); }); })
+      .def("fence",
+           [](Repository& r, const std::string& branch) {
+             return quick([&] { return r.fence(branch); });
+           })
+      .def("tag", [](Repository& r, const std::string& name,
+                     const Version& version) { quick([&] { return r.tag(name, version); }); })
+      .def("tags", [](Repository& r) { return dict_of(quick([&] { return r.tags(); })); })
+      .def("branch", [](Repository& r, const std::string& name,
+                        const Version& version) { quick([&] { return r.branch(name, version); }); })
+      .def("branches", [](Repository& r) { return dict_of(quick([&] { return r.branches(); })); })
+      .def("tensors", &tensors_of, "version"_a)
+      .def("publish_tensors", &publish_tensors, "tensors"_a, "f32_as_bf16"_a, "companions"_a,
+           "retained"_a.none(), "progress"_a.none(), "options"_a)
+      .def("publish_files", &publish_files, "path"_a, "progress"_a.none(), "options"_a)
+      .def("load", &load, "version"_a, "tensors"_a, "threads"_a, "memory_bytes"_a,
+           "progress"_a.none())
+      .def("checkout", &checkout, "version"_a, "folder"_a, "replace"_a, "threads"_a,
+           "memory_bytes"_a, "progress"_a.none())
+      .def("diff", &diff, "from_"_a, "to"_a, "threads"_a, "progress"_a.none())
+      .def("verify", &verify, "version"_a.none(), "data"_a, "threads"_a, "memory_bytes"_a,
+           "progress"_a.none());
+}
+
+}  // namespace siltstone::python
