@@ -40,6 +40,7 @@ from .errors import (
     Unavailable,
     Unsupported,
 )
+from .background import BackgroundPublisher
 from .publisher import Publisher
 from .replica import Follower, Replica, Staged
 from .repository import Repository, init, open  # noqa: A004

@@ -83,6 +83,11 @@ class Publisher:
         """Name of the version that is held, or None."""
         return self._retained.version
 
+    @property
+    def rounds_to_bf16(self):
+        """Whether fp32 tensors are published as bf16."""
+        return self._f32_as_bf16
+
     def publish(self, source, *, step=None, message="", progress=None):
         """Make the weights the branch's next version; returns a PublishReport.
 

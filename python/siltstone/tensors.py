@@ -169,18 +169,26 @@ def copied(pairs, f32_as_bf16):
     return out
 
 
+def _is_held(source):
+    """Whether the caller holds all tensors of it at once; else it gives them one by one."""
+    if is_module(source) or isinstance(source, Mapping):
+        return True
+    if isinstance(source, Iterable):
+        return False
+    raise InvalidArgument(
+        f"expected a module, a dict of tensors, or pairs of name and tensor, found a {type(source).__name__}"
+    )
+
+
 def to_publish(source, f32_as_bf16):
     """The (name, dtype, array) of anything that can be published."""
-    if is_module(source) or isinstance(source, Mapping):
-        pairs = without_ties(named(source))
-    elif isinstance(source, Iterable):
-        pairs = copied(source, f32_as_bf16)
-    else:
-        raise InvalidArgument(
-            "expected a module, a dict of tensors, or pairs of name and tensor, found a "
-            f"{type(source).__name__}"
-        )
+    pairs = without_ties(named(source)) if _is_held(source) else copied(source, f32_as_bf16)
     return [readable(name, tensor) for name, tensor in pairs]
+
+
+def snapshot(source, f32_as_bf16):
+    """Own copies of all (name, tensor), tied ones once."""
+    return copied(without_ties(named(source)) if _is_held(source) else source, f32_as_bf16)
 
 
 def to_write(target, infos):

@@ -1,0 +1,1 @@
+"""Hooks for training and inference frameworks, one module each; each imports its framework."""
