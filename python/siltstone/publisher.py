@@ -105,5 +105,5 @@ class Publisher:
         views = tensors.to_publish(source, self._f32_as_bf16)
         options = dict(self._options, branch=self.branch, step=step, message=message)
         return self.repository._core.publish_tensors(
-            views, self._f32_as_bf16, self._companions, self._retained, progress, **options
+            *views.lists, self._f32_as_bf16, self._companions, self._retained, progress, **options
         )

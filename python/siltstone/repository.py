@@ -117,7 +117,7 @@ class Repository:
         version = self.version(ref)
         infos = self._core.tensors(version)
         target = tensors.empty_tensors(infos) if into is None else into
-        self._core.load(version, tensors.to_write(target, infos), threads, memory_bytes, progress)
+        self._core.load(version, *tensors.to_write(target, infos).lists, threads, memory_bytes, progress)
         return target
 
     def checkout(self, ref, folder, *, replace=False, threads=0, memory_bytes=GIB, progress=None):
@@ -144,8 +144,8 @@ class Repository:
         version = self.version("main" if at is None else at)
         views = tensors.to_write(target, self._core.tensors(version))
         if load:
-            self._core.load(version, views, threads, memory_bytes, None)
-        return Replica(_core.Replica.adopt(views, version), self, target)
+            self._core.load(version, *views.lists, threads, memory_bytes, None)
+        return Replica(_core.Replica.adopt(*views.lists, version), self, target)
 
     def diff(self, old, new, *, threads=0, progress=None):
         """Which tensors differ between two versions, and in how many elements."""

@@ -7,7 +7,7 @@ its tensors has it. dtypes are told as safetensors spells them: "BF16", "F32", "
 import sys
 from collections.abc import Iterable, Mapping
 
-from .errors import InvalidArgument, Unsupported
+from .errors import InvalidArgument, Mismatch, Unsupported
 
 # By the name that torch and numpy (with ml_dtypes) give them, without "torch.".
 DTYPES = {
@@ -46,17 +46,30 @@ def is_torch(tensor):
 
 def dtype_of(name, tensor):
     """The dtype as safetensors spells it."""
-    text = str(getattr(tensor, "dtype", None)).removeprefix("torch.")
-    try:
-        return DTYPES[text]
-    except KeyError:
-        raise Unsupported(f"tensor '{name}' has dtype {text}, which checkpoints cannot hold") from None
+    dtype = getattr(tensor, "dtype", None)
+    code = _codes.get(dtype)
+    if code is None:
+        text = str(dtype).removeprefix("torch.")
+        if text not in DTYPES:
+            raise Unsupported(f"tensor '{name}' has dtype {text}, which checkpoints cannot hold")
+        code = _codes[dtype] = DTYPES[text]
+    return code
+
+
+_codes = {}  # by dtype object: models may have tens of thousands of tensors
+
+
+def _is_dtensor(tensor):
+    torch = torch_module()
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        return False
+    return hasattr(tensor, "to_local") and hasattr(tensor, "placements")
 
 
 def _plain(name, tensor):
     """A torch tensor that is nothing but dense memory of one process."""
     torch = torch_module()
-    if hasattr(tensor, "to_local") and hasattr(tensor, "placements"):  # DTensor
+    if _is_dtensor(tensor):
         if all(placement.is_replicate() for placement in tensor.placements):
             tensor = tensor.to_local()
         else:
@@ -64,7 +77,8 @@ def _plain(name, tensor):
                 f"tensor '{name}' is a shard of a DTensor ({tensor.placements}): pass "
                 "tensor.full_tensor(), which all ranks have to call"
             )
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.layout is not torch.strided:
         raise Unsupported(f"tensor '{name}' has layout {tensor.layout}, only dense ones can be used")
     if tensor.is_meta:
@@ -86,7 +100,7 @@ def _exported(tensor, code):
 
 
 def readable(name, tensor):
-    """(name, dtype, array) for the core to read; copies only what is strided or not in host memory."""
+    """(dtype, array) for the core to read; copies only what is strided or not in host memory."""
     if is_torch(tensor):
         tensor = _plain(name, tensor).cpu().contiguous()
     elif not hasattr(tensor, "__dlpack__"):
@@ -94,11 +108,11 @@ def readable(name, tensor):
     elif hasattr(tensor, "flags") and not tensor.flags.c_contiguous:  # numpy
         tensor = tensor.copy(order="C")
     code = dtype_of(name, tensor)
-    return name, code, _exported(tensor, code)
+    return code, _exported(tensor, code)
 
 
 def writable(name, tensor):
-    """(name, dtype, array) for the core to write: the caller's own memory or an error."""
+    """(dtype, array) for the core to write: the caller's own memory or an error."""
     if is_torch(tensor):
         plain = _plain(name, tensor)
         if plain.device.type != "cpu":
@@ -109,16 +123,41 @@ def writable(name, tensor):
     elif not hasattr(tensor, "__dlpack__"):
         raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
     code = dtype_of(name, tensor)
-    return name, code, _exported(tensor, code)
+    return code, _exported(tensor, code)
 
 
-def _memory_of(tensor):
-    """Equal for tensors that are the same bytes seen the same way, as far as that can be told."""
-    if is_torch(tensor) and tensor.layout is torch_module().strided:
-        if tensor.device.type == "meta" or tensor.numel() == 0 or hasattr(tensor, "to_local"):
-            return id(tensor)
-        return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+class Views:
+    """Names, dtypes and arrays, as the core takes them.
+
+    Three lists, because a model may have tens of thousands of tensors, and every tuple of its own would
+    make the garbage collector look through all of the trainer's objects more often.
+    """
+
+    def __init__(self, pairs, view):
+        self.names, self.dtypes, self.arrays = [], [], []
+        for name, tensor in pairs:
+            dtype, array = view(name, tensor)
+            self.names.append(name)
+            self.dtypes.append(dtype)
+            self.arrays.append(array)
+
+    @property
+    def lists(self):
+        return self.names, self.dtypes, self.arrays
+
+
+def _address(tensor):
+    """Where the tensor's bytes begin, or its identity where that cannot be told."""
+    if is_torch(tensor) and tensor.layout is torch_module().strided and not _is_dtensor(tensor):
+        return tensor.data_ptr() or id(tensor)  # 0: it has no elements or no storage
     return id(tensor)
+
+
+def _tied(a, b):
+    """Whether two tensors of one address are the same bytes seen the same way."""
+    if a is b:
+        return True
+    return is_torch(a) and is_torch(b) and a.dtype is b.dtype and a.shape == b.shape and a.stride() == b.stride()
 
 
 def is_module(source):
@@ -131,24 +170,26 @@ def named(source):
     if is_module(source):
         source = source.state_dict(keep_vars=True)
     if isinstance(source, Mapping):
-        for name, tensor in source.items():
+        for name in source:
             if not isinstance(name, str):
                 raise InvalidArgument(f"a tensor's name must be a str, found {name!r}")
-        return list(source.items())
+        return source.items()
     raise InvalidArgument(f"expected a module or a dict of tensors, found {type(source).__name__}")
 
 
 def without_ties(pairs):
-    """The pairs with tied tensors once, under the first of their names."""
-    seen = set()
-    kept = []
+    """Gives the pairs with tied tensors once, under the first of their names."""
+    first = {}  # by address
+    others = {}  # different views of one address
     for name, tensor in pairs:
-        memory = _memory_of(tensor)
-        if memory in seen:
+        address = _address(tensor)
+        if address not in first:
+            first[address] = tensor
+        elif any(_tied(known, tensor) for known in (first[address], *others.get(address, ()))):
             continue
-        seen.add(memory)
-        kept.append((name, tensor))
-    return kept
+        else:
+            others.setdefault(address, []).append(tensor)
+        yield name, tensor
 
 
 def copied(pairs, f32_as_bf16):
@@ -181,9 +222,9 @@ def _is_held(source):
 
 
 def to_publish(source, f32_as_bf16):
-    """The (name, dtype, array) of anything that can be published."""
+    """The Views of anything that can be published."""
     pairs = without_ties(named(source)) if _is_held(source) else copied(source, f32_as_bf16)
-    return [readable(name, tensor) for name, tensor in pairs]
+    return Views(pairs, readable)
 
 
 def snapshot(source, f32_as_bf16):
@@ -192,22 +233,21 @@ def snapshot(source, f32_as_bf16):
 
 
 def to_write(target, infos):
-    """The (name, dtype, array) in a module or dict for each tensor of a version.
+    """The Views in a module or dict of each tensor of a version.
 
     A tied tensor that a version has once is found under any of its names.
     """
     pairs = dict(named(target))
     wanted = [info[0] for info in infos]
     missing = [name for name in wanted if name not in pairs]
-    extra = {_memory_of(pairs[name]) for name in pairs} - {_memory_of(pairs[name]) for name in wanted if name in pairs}
+    used = {_address(pairs[name]) for name in wanted if name in pairs}
+    extra = [name for name, tensor in pairs.items() if _address(tensor) not in used]
     if missing or extra:
-        names = missing or [name for name in pairs if _memory_of(pairs[name]) in extra]
+        names = missing or extra
         what = "has no tensor" if missing else "has tensors that the version lacks:"
         shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
-        from .errors import Mismatch
-
         raise Mismatch(f"the target {what} {shown}")
-    return [writable(name, pairs[name]) for name in wanted]
+    return Views(((name, pairs[name]) for name in wanted), writable)
 
 
 def empty_tensors(infos):

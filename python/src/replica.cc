@@ -49,8 +49,9 @@ class PyReplica {
   std::mutex busy_;
 };
 
-std::unique_ptr<PyReplica> adopt(const nb::list& tensors, const Version& at) {
-  WriteTensors write = write_tensors(tensors);
+std::unique_ptr<PyReplica> adopt(const nb::list& names, const nb::list& dtypes,
+                                 const nb::list& arrays, const Version& at) {
+  WriteTensors write = write_tensors(names, dtypes, arrays);
   auto replica =
       call(nb::none(), [&](const Progress&) { return Replica::adopt(std::move(write.views), at); });
   return std::make_unique<PyReplica>(std::move(replica), std::move(write.arrays));
@@ -206,7 +207,7 @@ void bind_replica(nb::module_& module) {
   nb::class_<CommitNow>(module, "CommitNow").def("__call__", &commit_now);
 
   nb::class_<PyReplica>(module, "Replica")
-      .def_static("adopt", &adopt, "tensors"_a, "at"_a)
+      .def_static("adopt", &adopt, "names"_a, "dtypes"_a, "arrays"_a, "at"_a)
       .def_static("open", &open_folder, "folder"_a, "repository"_a)
       .def_prop_ro("version", [](PyReplica& r) { return r.replica().version(); })
       .def("stage", &stage, "repository"_a, "target"_a, "repair"_a, "threads"_a, "memory_bytes"_a,

@@ -74,11 +74,12 @@ PublishReport publish(Repository& repository, const Checkpoint& next, PublishOpt
   });
 }
 
-PublishReport publish_tensors(Repository& repository, const nb::list& tensors, bool f32_as_bf16,
+PublishReport publish_tensors(Repository& repository, const nb::list& names, const nb::list& dtypes,
+                              const nb::list& arrays, bool f32_as_bf16,
                               const Companions& companions, RetainedBase* retained,
                               const nb::object& progress, const nb::kwargs& given) {
   const Request request(given);
-  ReadTensors read = read_tensors(tensors);
+  ReadTensors read = read_tensors(names, dtypes, arrays);
   ViewOptions view;
   view.f32_as_bf16 = f32_as_bf16;
   for (const auto& [path, content] : companions)
@@ -106,9 +107,10 @@ nb::list tensors_of(Repository& repository, const Version& version) {
   return out;
 }
 
-LoadReport load(Repository& repository, const Version& version, const nb::list& tensors,
-                unsigned threads, uint64_t memory_bytes, const nb::object& progress) {
-  const WriteTensors write = write_tensors(tensors);
+LoadReport load(Repository& repository, const Version& version, const nb::list& names,
+                const nb::list& dtypes, const nb::list& arrays, unsigned threads,
+                uint64_t memory_bytes, const nb::object& progress) {
+  const WriteTensors write = write_tensors(names, dtypes, arrays);
   return call(progress, [&](const Progress& meter) {
     return repository.load(version, write.views, {threads, memory_bytes, meter});
   });
@@ -185,11 +187,11 @@ void bind_repository(nb::module_& module) {
                         const Version& version) { quick([&] { return r.branch(name, version); }); })
       .def("branches", [](Repository& r) { return dict_of(quick([&] { return r.branches(); })); })
       .def("tensors", &tensors_of, "version"_a)
-      .def("publish_tensors", &publish_tensors, "tensors"_a, "f32_as_bf16"_a, "companions"_a,
-           "retained"_a.none(), "progress"_a.none(), "options"_a)
+      .def("publish_tensors", &publish_tensors, "names"_a, "dtypes"_a, "arrays"_a, "f32_as_bf16"_a,
+           "companions"_a, "retained"_a.none(), "progress"_a.none(), "options"_a)
       .def("publish_files", &publish_files, "path"_a, "progress"_a.none(), "options"_a)
-      .def("load", &load, "version"_a, "tensors"_a, "threads"_a, "memory_bytes"_a,
-           "progress"_a.none())
+      .def("load", &load, "version"_a, "names"_a, "dtypes"_a, "arrays"_a, "threads"_a,
+           "memory_bytes"_a, "progress"_a.none())
       .def("checkout", &checkout, "version"_a, "folder"_a, "replace"_a, "threads"_a,
            "memory_bytes"_a, "progress"_a.none())
       .def("diff", &diff, "from_"_a, "to"_a, "threads"_a, "progress"_a.none())

@@ -25,17 +25,17 @@ bool is_contiguous(const Array& array) {
 }
 
 template <class Array, class View>
-void append(const nb::handle& item, std::vector<Array>* arrays, std::vector<View>* views) {
-  const auto entry = nb::cast<nb::tuple>(item);
+void append(const nb::handle& name, const nb::handle& dtype_text, const nb::handle& exported,
+            std::vector<Array>* arrays, std::vector<View>* views) {
   View view;
-  view.name = nb::cast<std::string>(entry[0]);
-  const auto dtype_name = nb::cast<std::string>(entry[1]);
+  view.name = nb::cast<std::string>(name);
+  const auto dtype_name = nb::cast<std::string>(dtype_text);
   const DTypeInfo* dtype = find_dtype(dtype_name);
   if (dtype == nullptr)
     throw refused(Code::kInvalidArgument, view.name, "has the unknown dtype " + dtype_name);
   view.dtype = dtype->dtype;
   Array array;
-  if (!nb::try_cast<Array>(entry[2], array)) {
+  if (!nb::try_cast<Array>(exported, array)) {
     PyErr_Clear();
     throw refused(Code::kInvalidArgument, view.name,
                   "cannot be had through DLPack (read-only memory cannot be written to)");
@@ -58,21 +58,25 @@ void append(const nb::handle& item, std::vector<Array>* arrays, std::vector<View
 }
 
 template <class Tensors>
-Tensors collect(const nb::list& list) {
+Tensors collect(const nb::list& names, const nb::list& dtypes, const nb::list& arrays) {
+  const size_t count = nb::len(names);
+  if (nb::len(dtypes) != count || nb::len(arrays) != count)
+    throw Failure{{Code::kInvalidArgument, "names, dtypes and arrays must be as many"}};
   Tensors tensors;
-  tensors.arrays.reserve(nb::len(list));
-  tensors.views.reserve(nb::len(list));
-  for (const nb::handle& item : list) append(item, &tensors.arrays, &tensors.views);
+  tensors.arrays.reserve(count);
+  tensors.views.reserve(count);
+  for (size_t i = 0; i < count; ++i)
+    append(names[i], dtypes[i], arrays[i], &tensors.arrays, &tensors.views);
   return tensors;
 }
 
 }  // namespace
 
-ReadTensors read_tensors(const nb::list& tensors) {
-  return collect<ReadTensors>(tensors);
+ReadTensors read_tensors(const nb::list& names, const nb::list& dtypes, const nb::list& arrays) {
+  return collect<ReadTensors>(names, dtypes, arrays);
 }
-WriteTensors write_tensors(const nb::list& tensors) {
-  return collect<WriteTensors>(tensors);
+WriteTensors write_tensors(const nb::list& names, const nb::list& dtypes, const nb::list& arrays) {
+  return collect<WriteTensors>(names, dtypes, arrays);
 }
 
 }  // namespace siltstone::python

@@ -22,9 +22,9 @@ struct WriteTensors {
   std::vector<MutTensorView> views;
 };
 
-// `tensors` is a list of (name, dtype as safetensors spells it, array): C-contiguous, in host
-// memory, of words as large as the dtype's. Throws Failure otherwise.
-ReadTensors read_tensors(const nb::list& tensors);
-WriteTensors write_tensors(const nb::list& tensors);
+// Parallel lists: names, dtypes as safetensors spells them, arrays that are C-contiguous, in host
+// memory, and of words as large as the dtype's. Throws Failure otherwise.
+ReadTensors read_tensors(const nb::list& names, const nb::list& dtypes, const nb::list& arrays);
+WriteTensors write_tensors(const nb::list& names, const nb::list& dtypes, const nb::list& arrays);
 
 }  // namespace siltstone::python
