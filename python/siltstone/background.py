@@ -4,6 +4,7 @@ import queue
 import threading
 
 from . import tensors
+from ._threads import ends_at_exit
 from .errors import InvalidArgument
 
 
@@ -14,7 +15,7 @@ class BackgroundPublisher:
     the speed of memory; comparing, encoding and uploading happen in a thread, version by version. At most
     `depth` copies wait behind the one in work: `submit` then blocks until there is room. A publish that
     fails is raised by the next `submit`, `flush` or `close`, once; those behind it go on from the last
-    version that was committed, so nothing drifts.
+    version that was committed, so nothing drifts. A program that ends publishes what was submitted first.
 
     Threads: `submit`, `flush` and `close` from one thread. A context manager: leaving it flushes, unless
     an exception is passing through.
@@ -30,6 +31,10 @@ class BackgroundPublisher:
         self._errors = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="siltstone-publish", daemon=True)
         self._thread.start()
+        ends_at_exit(self)
+
+    def _at_exit(self):
+        self.close(flush=False)
 
     def __enter__(self):
         return self

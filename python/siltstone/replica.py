@@ -4,6 +4,7 @@ import threading
 from contextlib import nullcontext
 
 from . import _core
+from ._threads import ends_at_exit
 from .errors import InvalidArgument
 
 GIB = 1 << 30
@@ -26,18 +27,30 @@ class Replica:
         self.target = target
 
     def __repr__(self):
+        if self._core is None:
+            return "<siltstone.Replica, closed>"
         return f"<siltstone.Replica at {self.version.name if self.version else None}>"
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        return None
+        self.close()
+
+    def close(self):
+        """Let go of the weights or, after a follower has ended, of the folder's lock. The weights stay."""
+        self._core = self.target = None
+
+    @property
+    def core(self):
+        if self._core is None:
+            raise InvalidArgument("this replica is closed")
+        return self._core
 
     @property
     def version(self):
         """The Version that the weights hold; None for a folder that is empty yet."""
-        return self._core.version
+        return self.core.version
 
     def stage(self, ref="main", *, repair=False, threads=0, memory_bytes=GIB, progress=None):
         """Fetch and prove what leads to a version; returns a Staged. The weights stay as they are.
@@ -45,7 +58,7 @@ class Replica:
         repair: rebuild everything from the bucket, whatever the weights hold now.
         Raises Mismatch if somebody else wrote to the weights.
         """
-        staged = self._core.stage(
+        staged = self.core.stage(
             self.repository._core, self.repository.version(ref), repair, threads, memory_bytes, progress
         )
         return Staged(self, staged)
@@ -104,7 +117,7 @@ class Staged:
 
     def commit(self):
         """Apply it; returns a CommitReport."""
-        return self._replica._core.commit(self._core)
+        return self._replica.core.commit(self._core)
 
     def discard(self):
         self._core.discard()
@@ -130,15 +143,20 @@ class Follower:
                 commit()
 
         arguments = (
-            replica.repository._core, branch, interval, until, self._stop, repair, threads, memory_bytes,
+            replica.core, replica.repository._core, branch, interval, until, self._stop, repair, threads, memory_bytes,
             on_version, around if pause is not None else None,
         )
         self._thread = threading.Thread(target=self._run, args=arguments, name="siltstone-follow", daemon=True)
         self._thread.start()
+        ends_at_exit(self)
 
-    def _run(self, *arguments):
+    def _at_exit(self):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self, core, *arguments):
         try:
-            self.replica._core.follow(*arguments)
+            core.follow(*arguments)
         except BaseException as error:  # told to whoever asks
             self._error = error
 
@@ -146,8 +164,7 @@ class Follower:
         return self
 
     def __exit__(self, kind, *_):
-        self._stop.set()
-        self._thread.join()
+        self._at_exit()
         if kind is None:
             self.check()
 
@@ -176,6 +193,5 @@ class Follower:
 
     def stop(self):
         """End the thread, after the step it is in, and raise what it failed with."""
-        self._stop.set()
-        self._thread.join()
+        self._at_exit()
         self.check()

@@ -1,5 +1,7 @@
 """Replicas and followers."""
 
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -65,6 +67,10 @@ def test_a_folder_is_a_replica_too(bucket, weights, publisher, tmp_path):
         assert replica.version == bucket.head()
         with pytest.raises(siltstone.Conflict):
             bucket.replica(tmp_path / "live")
+    with pytest.raises(siltstone.InvalidArgument, match="closed"):
+        replica.update()
+    with bucket.replica(tmp_path / "live") as again:
+        assert again.version == bucket.head()
     with pytest.raises(siltstone.InvalidArgument):
         bucket.replica(tmp_path / "other", at="main@0")
 
@@ -147,6 +153,34 @@ def test_what_ends_a_follower_is_raised(bucket, weights, publisher):
         follower.join(20)
         replica._core.follow(bucket._core, "main", 0.01, None, siltstone._core.StopFlag(), False, 0, 1 << 30, None,
                              lambda version, commit: None)
+
+
+EXITS = """
+import sys
+import numpy
+import siltstone
+
+repository = siltstone.open(sys.argv[1], create=True)
+weights = {"w": numpy.zeros(1 << 20, numpy.float32)}
+publisher = repository.publisher()
+publisher.publish(weights)
+replica = repository.replica({"w": numpy.zeros(1 << 20, numpy.float32)})
+follower = replica.follow(interval=0.001, on_version=lambda step: None)
+
+background = siltstone.BackgroundPublisher(publisher, depth=8)
+for step in range(1, 8):
+    weights["w"][step] = step
+    background.submit(iter(weights.items()), step=step)
+assert follower.running
+"""
+
+
+def test_a_program_may_end_while_threads_follow_and_publish(tmp_path):
+    for number in range(4):
+        bucket = str(tmp_path / str(number))
+        done = subprocess.run([sys.executable, "-c", EXITS, bucket], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert siltstone.open(bucket).head().step == 7  # what was submitted was published
 
 
 def test_a_follower_waits_for_a_branch_that_comes_later(bucket, weights, publisher):
