@@ -145,7 +145,8 @@ def patches(options):
             if any(not torch.equal(exact, way.engine[name]) for way in ways):
                 raise SystemExit(f"{name} differs after step {step}")
     count = sum(p.numel() for p in model.parameters())
-    print(f"patches: {count / 1e6:.0f} M parameters, AdamW at 1e-6, medians of {options.steps} steps, every word compared")
+    print(f"patches: {count / 1e6:.0f} M parameters, AdamW at 1e-6, medians of {options.steps} steps, "
+          "every word compared")
     print(f"  sparse patches with torch: {median(seconds[0]):.3f} s, {median(sizes[0])} bytes")
     print(f"  siltstone:                 {median(seconds[1]):.3f} s, {median(sizes[1])} bytes")
     print(f"  times: {median([a / b for a, b in zip(*seconds)]):.1f}, "

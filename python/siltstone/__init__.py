@@ -45,4 +45,39 @@ from .publisher import Publisher
 from .replica import Follower, Replica, Staged
 from .repository import Repository, init, open  # noqa: A004
 
+__all__ = [
+    "Artifact",
+    "BackgroundPublisher",
+    "Cancelled",
+    "CheckoutReport",
+    "CommitReport",
+    "Conflict",
+    "Corrupt",
+    "DeviceError",
+    "DiffReport",
+    "Error",
+    "errors",
+    "Follower",
+    "FollowStep",
+    "init",
+    "InternalError",
+    "InvalidArgument",
+    "IOFailure",
+    "LoadReport",
+    "Mismatch",
+    "NotFound",
+    "open",
+    "PermissionDenied",
+    "Publisher",
+    "PublishReport",
+    "Replica",
+    "Repository",
+    "Staged",
+    "TensorDiff",
+    "Unavailable",
+    "Unsupported",
+    "VerifyReport",
+    "Version",
+]
+
 __version__ = "0.1.0"

@@ -1,7 +1,11 @@
 """BackgroundPublisher: a training step pays for a copy of its weights; the rest happens behind it."""
 
+from __future__ import annotations
+
 import queue
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from . import tensors
 from ._threads import ends_at_exit
@@ -21,7 +25,7 @@ class BackgroundPublisher:
     an exception is passing through.
     """
 
-    def __init__(self, publisher, *, depth=1, on_published=None):
+    def __init__(self, publisher: Any, *, depth: int = 1, on_published: Callable[[Any], Any] | None = None):
         """on_published: called with each PublishReport, in the thread of the publisher."""
         if depth < 1:
             raise InvalidArgument(f"depth must be at least 1, found {depth!r}")
@@ -56,7 +60,7 @@ class BackgroundPublisher:
                 self._waiting.task_done()
         self._waiting.task_done()
 
-    def check(self):
+    def check(self) -> None:
         """Raise the first failure that nobody was told of yet."""
         try:
             error = self._errors.get_nowait()
@@ -64,19 +68,19 @@ class BackgroundPublisher:
             return
         raise error
 
-    def submit(self, source, *, step=None, message=""):
+    def submit(self, source: Any, *, step: int | None = None, message: str = "") -> None:
         """Publish what the weights are now, soon. source: as for `Publisher.publish`."""
         self.check()
         if not self._thread.is_alive():
             raise InvalidArgument("this publisher is closed")
         self._waiting.put((tensors.snapshot(source, self.publisher.rounds_to_bf16), step, message))
 
-    def flush(self):
+    def flush(self) -> None:
         """Wait until all is published; raises what failed."""
         self._waiting.join()
         self.check()
 
-    def close(self, *, flush=True):
+    def close(self, *, flush: bool = True) -> None:
         """End the thread, after what was submitted is published."""
         if self._thread.is_alive():
             self._waiting.put(None)

@@ -1,7 +1,11 @@
 """Publisher: what a trainer holds, to publish its weights after every step."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import _core, tensors
 from .errors import InvalidArgument
@@ -9,7 +13,7 @@ from .errors import InvalidArgument
 _OPTIONS = ("codec", "effort", "memory_bytes", "momentum", "pack_anchors", "parent", "threads")
 
 
-def companion_files(companions):
+def companion_files(companions: Any) -> dict[str, bytes]:
     """{relative path: bytes} of a dict or of a folder's files, weights left out."""
     if companions is None:
         return {}
@@ -29,7 +33,7 @@ def companion_files(companions):
     }
 
 
-def check_options(options):
+def check_options(options: dict[str, Any]) -> None:
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise TypeError(f"unexpected option '{unknown[0]}'; there are {', '.join(_OPTIONS)}")
@@ -54,7 +58,8 @@ class Publisher:
     Threads: one publish at a time. A context manager: leaving it frees the copy.
     """
 
-    def __init__(self, repository, branch="main", *, dtype=None, companions=None, **options):
+    def __init__(self, repository: Any, branch: str = "main", *, dtype: Any = None, companions: Any = None,
+                 **options: Any):
         check_options(options)
         if dtype is not None and str(dtype).removeprefix("torch.") not in ("bf16", "bfloat16"):
             raise InvalidArgument(f"dtype must be None or 'bf16', found {dtype!r}")
@@ -74,21 +79,22 @@ class Publisher:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Free the retained copy. A later publish reads the head from the bucket again."""
         self._retained = _core.RetainedBase()
 
     @property
-    def version(self):
+    def version(self) -> str | None:
         """Name of the version that is held, or None."""
         return self._retained.version
 
     @property
-    def rounds_to_bf16(self):
+    def rounds_to_bf16(self) -> bool:
         """Whether fp32 tensors are published as bf16."""
         return self._f32_as_bf16
 
-    def publish(self, source, *, step=None, message="", progress=None):
+    def publish(self, source: Any, *, step: int | None = None, message: str = "",
+                progress: Callable[[int, int], Any] | None = None) -> _core.PublishReport:
         """Make the weights the branch's next version; returns a PublishReport.
 
         source: a torch module, a dict of tensors, or an iterator of (name, tensor).

@@ -1,7 +1,11 @@
 """Replica and Follower: weights in memory or in a folder that move from version to version in place."""
 
+from __future__ import annotations
+
 import threading
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from . import _core
 from ._threads import ends_at_exit
@@ -37,22 +41,23 @@ class Replica:
     def __exit__(self, *_):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Let go of the weights or, after a follower has ended, of the folder's lock. The weights stay."""
         self._core = self.target = None
 
     @property
-    def core(self):
+    def core(self) -> _core.Replica:
         if self._core is None:
             raise InvalidArgument("this replica is closed")
         return self._core
 
     @property
-    def version(self):
+    def version(self) -> _core.Version | None:
         """The Version that the weights hold; None for a folder that is empty yet."""
         return self.core.version
 
-    def stage(self, ref="main", *, repair=False, threads=0, memory_bytes=GIB, progress=None):
+    def stage(self, ref: str | _core.Version = "main", *, repair: bool = False, threads: int = 0,
+              memory_bytes: int = GIB, progress: Callable[[int, int], Any] | None = None) -> Staged:
         """Fetch and prove what leads to a version; returns a Staged. The weights stay as they are.
 
         repair: rebuild everything from the bucket, whatever the weights hold now.
@@ -63,17 +68,19 @@ class Replica:
         )
         return Staged(self, staged)
 
-    def commit(self, staged):
+    def commit(self, staged: Staged) -> _core.CommitReport:
         """Apply a staged change; returns a CommitReport."""
         return staged.commit()
 
-    def update(self, ref="main", **options):
+    def update(self, ref: str | _core.Version = "main", **options: Any) -> _core.CommitReport:
         """Stage and commit."""
         with self.stage(ref, **options) as staged:
             return staged.commit()
 
-    def follow(self, branch="main", *, on_version=None, pause=None, interval=1.0, until=None, repair=False,
-               threads=0, memory_bytes=GIB):
+    def follow(self, branch: str = "main", *, on_version: Callable[[_core.FollowStep], Any] | None = None,
+               pause: Callable[[_core.Version], AbstractContextManager] | None = None, interval: float = 1.0,
+               until: int | None = None, repair: bool = False, threads: int = 0,
+               memory_bytes: int = GIB) -> Follower:
         """Move to every new version of a branch, in a thread of its own; returns a Follower.
 
         on_version: called with a FollowStep after each version, in that thread.
@@ -98,28 +105,28 @@ class Staged:
         self.discard()
 
     @property
-    def target(self):
+    def target(self) -> _core.Version:
         """The Version it leads to."""
         return self._core.target
 
     @property
-    def bytes_fetched(self):
+    def bytes_fetched(self) -> int:
         return self._core.bytes_fetched
 
     @property
-    def changed_elements(self):
+    def changed_elements(self) -> int:
         return self._core.changed_elements
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """How long staging took."""
         return self._core.seconds
 
-    def commit(self):
+    def commit(self) -> _core.CommitReport:
         """Apply it; returns a CommitReport."""
         return self._replica.core.commit(self._core)
 
-    def discard(self):
+    def discard(self) -> None:
         self._core.discard()
 
 
@@ -169,21 +176,21 @@ class Follower:
             self.check()
 
     @property
-    def running(self):
+    def running(self) -> bool:
         return self._thread.is_alive()
 
     @property
-    def version(self):
+    def version(self) -> _core.Version | None:
         """The Version that the weights hold."""
         return self.replica.version
 
-    def check(self):
+    def check(self) -> None:
         """Raise what ended the thread, if anything did; once."""
         if self._error is not None and not self._raised:
             self._raised = True
             raise self._error
 
-    def join(self, timeout=None):
+    def join(self, timeout: float | None = None) -> bool:
         """Wait until it ends by itself (`until`, or an error, which is raised); returns whether it did."""
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -191,7 +198,7 @@ class Follower:
         self.check()
         return True
 
-    def stop(self):
+    def stop(self) -> None:
         """End the thread, after the step it is in, and raise what it failed with."""
         self._at_exit()
         self.check()

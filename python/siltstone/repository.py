@@ -1,6 +1,10 @@
 """Repository: open a bucket, publish versions into it, read any of them back."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
+from typing import Any
 
 from . import _core, tensors
 from .errors import InvalidArgument
@@ -8,9 +12,11 @@ from .publisher import Publisher, check_options
 from .replica import Replica
 
 GIB = 1 << 30
+PathLike = str | os.PathLike
+Progress = Callable[[int, int], Any] | None
 
 
-def open(url, *, create=False):  # noqa: A001 - siltstone.open reads as the builtin does
+def open(url: PathLike, *, create: bool = False) -> Repository:  # noqa: A001 - siltstone.open reads as the builtin does
     """Open the repository in a bucket.
 
     url: a directory (str or path), ``file:///path``, or ``mem://name`` (this process only).
@@ -21,7 +27,7 @@ def open(url, *, create=False):  # noqa: A001 - siltstone.open reads as the buil
     return Repository(_core.open_repository(os.fspath(url), create, False))
 
 
-def init(url):
+def init(url: PathLike) -> Repository:
     """Create a repository in an empty or absent bucket. Raises Conflict if it holds one already."""
     return Repository(_core.open_repository(os.fspath(url), True, True))
 
@@ -51,38 +57,39 @@ class Repository:
         return None
 
     @property
-    def url(self):
+    def url(self) -> str:
         return self._core.url
 
     @property
-    def repo_id(self):
+    def repo_id(self) -> str:
         """32 hexadecimal digits, drawn when the repository was created."""
         return self._core.repo_id
 
-    def version(self, ref="main"):
+    def version(self, ref: str | _core.Version = "main") -> _core.Version:
         """The Version of that name. Raises NotFound."""
         return ref if isinstance(ref, _core.Version) else self._core.resolve(ref)
 
     __getitem__ = version
 
-    def head(self, branch="main"):
+    def head(self, branch: str = "main") -> _core.Version:
         """The branch's newest Version, cheaply: what a follower polls. Raises NotFound."""
         return self._core.head(branch)
 
-    def log(self, ref="main", limit=None):
+    def log(self, ref: str | _core.Version = "main", limit: int | None = None) -> list[_core.Version]:
         """Versions from `ref` back, newest first, at most `limit`."""
         ref = ref.name if isinstance(ref, _core.Version) else ref
         return self._core.log(ref, (1 << 64) - 1 if limit is None else limit)
 
-    def tensors(self, ref="main"):
+    def tensors(self, ref: str | _core.Version = "main") -> dict[str, tuple[str, tuple[int, ...]]]:
         """{name: (dtype, shape)} of a version; dtypes as safetensors spells them."""
         return {name: (dtype, tuple(shape)) for name, dtype, shape, _ in self._core.tensors(self.version(ref))}
 
-    def publisher(self, branch="main", **options):
+    def publisher(self, branch: str = "main", **options: Any) -> Publisher:
         """A Publisher, which keeps what it published last and so finds changes at memory speed."""
         return Publisher(self, branch, **options)
 
-    def publish(self, source, branch="main", *, step=None, message="", progress=None, cache=None, **options):
+    def publish(self, source: Any, branch: str = "main", *, step: int | None = None, message: str = "",
+                progress: Progress = None, cache: PathLike | None = None, **options: Any) -> _core.PublishReport:
         """Publish once and keep nothing: a path of a checkpoint, or what `Publisher.publish` takes.
 
         The state before is read from the cache on disk (`cache`: a folder, default that of the command
@@ -106,7 +113,8 @@ class Repository:
             **options,
         )
 
-    def load(self, ref="main", into=None, *, threads=0, memory_bytes=GIB, progress=None):
+    def load(self, ref: str | _core.Version = "main", into: Any = None, *, threads: int = 0,
+             memory_bytes: int = GIB, progress: Progress = None) -> Any:
         """Rebuild a version in memory, proven.
 
         into: a torch module or a dict of CPU tensors, filled in place; names, dtypes and shapes must be
@@ -120,7 +128,8 @@ class Repository:
         self._core.load(version, *tensors.to_write(target, infos).lists, threads, memory_bytes, progress)
         return target
 
-    def checkout(self, ref, folder, *, replace=False, threads=0, memory_bytes=GIB, progress=None):
+    def checkout(self, ref: str | _core.Version, folder: PathLike, *, replace: bool = False, threads: int = 0,
+                 memory_bytes: int = GIB, progress: Progress = None) -> _core.CheckoutReport:
         """Rebuild a version into an absent or empty folder, every file byte for byte.
 
         Versions published with their companion files give a folder that `from_pretrained` opens.
@@ -130,7 +139,8 @@ class Repository:
             self.version(ref), os.fspath(folder), replace, threads, memory_bytes, progress
         )
 
-    def replica(self, target, at=None, *, load=True, threads=0, memory_bytes=GIB):
+    def replica(self, target: Any, at: str | _core.Version | None = None, *, load: bool = True, threads: int = 0,
+                memory_bytes: int = GIB) -> Replica:
         """A Replica: weights that can be moved from version to version in place.
 
         target: a torch module or a dict of contiguous CPU tensors, or the path of a folder.
@@ -147,11 +157,13 @@ class Repository:
             self._core.load(version, *views.lists, threads, memory_bytes, None)
         return Replica(_core.Replica.adopt(*views.lists, version), self, target)
 
-    def diff(self, old, new, *, threads=0, progress=None):
+    def diff(self, old: str | _core.Version, new: str | _core.Version, *, threads: int = 0,
+             progress: Progress = None) -> _core.DiffReport:
         """Which tensors differ between two versions, and in how many elements."""
         return self._core.diff(self.version(old), self.version(new), threads, progress)
 
-    def verify(self, ref=None, *, data=False, threads=0, memory_bytes=GIB, progress=None):
+    def verify(self, ref: str | _core.Version | None = None, *, data: bool = False, threads: int = 0,
+               memory_bytes: int = GIB, progress: Progress = None) -> _core.VerifyReport:
         """Check every version of every branch, or one. data: read every byte and rebuild every version.
 
         Returns what was found; an empty `problems` says that all is well.
@@ -159,22 +171,22 @@ class Repository:
         name = ref.name if isinstance(ref, _core.Version) else ref
         return self._core.verify(name, data, threads, memory_bytes, progress)
 
-    def tag(self, name, ref="main"):
+    def tag(self, name: str, ref: str | _core.Version = "main") -> None:
         """Name a version for good. Raises Conflict if the tag exists."""
         self._core.tag(name, self.version(ref))
 
-    def tags(self):
+    def tags(self) -> dict[str, str]:
         """{tag: name of its version}."""
         return self._core.tags()
 
-    def branch(self, name, ref="main"):
+    def branch(self, name: str, ref: str | _core.Version = "main") -> None:
         """A new branch that starts at a version and shares its data. Raises Conflict if it exists."""
         self._core.branch(name, self.version(ref))
 
-    def branches(self):
+    def branches(self) -> dict[str, str]:
         """{branch: name of its newest version}."""
         return self._core.branches()
 
-    def fence(self, branch="main"):
+    def fence(self, branch: str = "main") -> _core.Version:
         """Take a branch over from any other writer: their next publish raises Conflict."""
         return self._core.fence(branch)

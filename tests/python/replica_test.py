@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from conftest import Weights, same
+from conftest import same
 
 import siltstone
 

@@ -25,7 +25,7 @@ class Tied(torch.nn.Module):
 
 
 def bits(tensor):
-    return tensor.detach().contiguous().view(-1).view(torch.uint8) if tensor.dim() else tensor.detach().reshape(1).view(torch.uint8)
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def equal(a, b):

@@ -73,7 +73,7 @@ def test_a_run_killed_and_resumed_has_one_history_and_no_drift(tmp_path):
         process.wait()
     repository = siltstone.open(bucket)
     killed_at = repository.head()
-    steps = max(int(path.name.split("-")[1]) for path in output.glob("checkpoint-*") if (path / "siltstone.json").exists()) + 4
+    steps = max(int(path.parent.name.split("-")[1]) for path in output.glob("checkpoint-*/siltstone.json")) + 4
     done = run(bucket, output, "--steps", steps, "--resume")
     assert done.returncode == 0, done.stderr[-4000:]
     log = repository.log()
