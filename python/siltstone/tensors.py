@@ -83,8 +83,6 @@ def _plain(name, tensor):
         raise Unsupported(f"tensor '{name}' has layout {tensor.layout}, only dense ones can be used")
     if tensor.is_meta:
         raise InvalidArgument(f"tensor '{name}' is on the meta device and has no bytes")
-    if tensor.is_conj() or tensor.is_neg():
-        tensor = tensor.resolve_conj().resolve_neg()
     return tensor
 
 
@@ -102,7 +100,7 @@ def _exported(tensor, code):
 def readable(name, tensor):
     """(dtype, array) for the core to read; copies only what is strided or not in host memory."""
     if is_torch(tensor):
-        tensor = _plain(name, tensor).cpu().contiguous()
+        tensor = _plain(name, tensor).resolve_conj().resolve_neg().cpu().contiguous()
     elif not hasattr(tensor, "__dlpack__"):
         raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
     elif hasattr(tensor, "flags") and not tensor.flags.c_contiguous:  # numpy
@@ -117,6 +115,8 @@ def writable(name, tensor):
         plain = _plain(name, tensor)
         if plain.device.type != "cpu":
             raise Unsupported(f"tensor '{name}' is on {plain.device}: only host memory can be written to")
+        if plain.is_conj() or plain.is_neg():
+            raise Unsupported(f"tensor '{name}' is a conjugated or negated view: it cannot be written to in place")
         if not plain.is_contiguous():
             raise Unsupported(f"tensor '{name}' is not contiguous: it cannot be written to in place")
         tensor = plain
@@ -202,7 +202,7 @@ def copied(pairs, f32_as_bf16):
             raise InvalidArgument(f"expected pairs of name and tensor, found {item!r:.80}") from None
         if is_torch(tensor):
             torch = torch_module()
-            plain = _plain(name, tensor)
+            plain = _plain(name, tensor).resolve_conj().resolve_neg()
             dtype = torch.bfloat16 if f32_as_bf16 and plain.dtype is torch.float32 else plain.dtype
             out.append((name, plain.to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)))
         else:

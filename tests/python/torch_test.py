@@ -149,7 +149,10 @@ def test_what_is_strided_or_needs_grad_is_handled(bucket):
     loaded = bucket.load("main")
     assert all(torch.equal(loaded[name], views[name].detach().resolve_conj()) for name in views)
     with pytest.raises(siltstone.Unsupported, match="'every' is not contiguous"):
-        bucket.load("main", {name: v.detach() for name, v in views.items()})
+        bucket.load("main", {name: v.detach().resolve_conj() for name, v in views.items()})
+    bucket.publish({"c": torch.zeros(3, dtype=torch.complex64)}, "conj")
+    with pytest.raises(siltstone.Unsupported, match="'c' is a conj"):  # or a copy would be written to
+        bucket.load("conj", {"c": torch.zeros(3, dtype=torch.complex64).conj()})
 
 
 def test_what_cannot_be_published_is_refused_by_name(bucket):
