@@ -26,7 +26,11 @@ class MemoryCheckpoint final : public Checkpoint {
   std::span<const std::byte> masters(size_t index) const override { return masters_[index]; }
   std::span<const WeightFile> files() const override { return {&file_, 1}; }
   std::span<const CompanionFile> companions() const override { return companions_; }
-  Result<std::string> read_companion(size_t index) const override { return contents_[index]; }
+  Result<std::string> read_companion(size_t index) const override {
+    if (index < contents_.size()) return contents_[index];
+    return Error{Code::kInvalidArgument,
+                 "this checkpoint has no companion file " + std::to_string(index)};
+  }
   std::span<const std::string> skipped() const override { return {}; }
   std::filesystem::path root() const override { return {}; }
 

@@ -149,5 +149,19 @@ TEST(ViewMemory, RefusesWhatNoFileCouldHold) {
   EXPECT_EQ(refusal({device}), "tensor 'a' does not lie in the memory of the CPU");
 }
 
+TEST(ViewMemory, HasTheCompanionsThatItWasGiven) {
+  ViewOptions options;
+  options.companions = {{"b/c.txt", std::string("x\0y", 3)}, {"a.json", "{}"}};
+  const auto memory = view_memory({}, options);
+  ASSERT_TRUE(memory) << memory.error().message;
+  ASSERT_EQ((*memory)->companions().size(), 2);
+  EXPECT_EQ((*memory)->companions()[0].path, "a.json");
+  EXPECT_EQ((*memory)->companions()[1].size_bytes, 3);
+  EXPECT_EQ(*(*memory)->read_companion(1), std::string("x\0y", 3));
+  EXPECT_FALSE((*memory)->read_companion(2));
+  options.companions["large"] = std::string((uint64_t{64} << 20) + 1, ' ');
+  EXPECT_FALSE(view_memory({}, options));
+}
+
 }  // namespace
 }  // namespace siltstone
