@@ -6,8 +6,9 @@ namespace siltstone::python {
 
 Progress Meter::progress() {
   return [this](uint64_t done, uint64_t total) {
-    done_ = done;
-    total_ = total;
+    const std::lock_guard lock(mutex_);
+    done_bytes_ = done;
+    total_bytes_ = total;
     return !stop_;
   };
 }
@@ -22,29 +23,25 @@ std::exception_ptr Meter::wait(const nb::object& on_progress) {
   constexpr auto kBetween = std::chrono::milliseconds(50);
   std::exception_ptr raised;
   uint64_t told = 0;
-  for (;;) {
+  for (bool finished = false; !finished;) {
+    uint64_t done = 0;
+    uint64_t total = 0;
     {
       const nb::gil_scoped_release release;
       std::unique_lock lock(mutex_);
-      if (changed_.wait_for(lock, kBetween, [this] { return finished_; })) break;
+      finished = changed_.wait_for(lock, kBetween, [this] { return finished_; });
+      done = done_bytes_;
+      total = total_bytes_;
     }
     if (raised) continue;
     try {
-      if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      const uint64_t done = done_;
-      if (!on_progress.is_none() && done != told) on_progress(done, total_.load());
+      if (!finished && PyErr_CheckSignals() != 0) throw nb::python_error();
+      // Also after the end: short calls would not be told of otherwise.
+      if (!on_progress.is_none() && done != told) on_progress(done, total);
       told = done;
     } catch (...) {
       raised = std::current_exception();
       stop_ = true;
-    }
-  }
-  // The last word, which short calls would not get otherwise.
-  if (!raised && !on_progress.is_none() && done_ != told) {
-    try {
-      on_progress(done_.load(), total_.load());
-    } catch (...) {
-      raised = std::current_exception();
     }
   }
   return raised;

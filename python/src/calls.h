@@ -44,9 +44,11 @@ class Meter {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool finished_ = false;  // guarded by mutex_
-  std::atomic<uint64_t> done_{0};
-  std::atomic<uint64_t> total_{0};
+  // Guarded by mutex_.
+  bool finished_ = false;
+  uint64_t done_bytes_ = 0;
+  uint64_t total_bytes_ = 0;
+
   std::atomic<bool> stop_{false};
 };
 
