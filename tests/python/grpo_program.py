@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+from rollout_program import digest_of_logits
 from trl import GRPOConfig, GRPOTrainer
 
 from siltstone.integrations.transformers import PublishCallback
@@ -43,12 +44,11 @@ def main():
     trainer = GRPOTrainer(model, reward_funcs=vowels, args=args, train_dataset=prompts, processing_class=tokenizer(),
                           callbacks=[PublishCallback(given.bucket, momentum=True)])
     trainer.train()
-    tokens = torch.arange(2, 26).reshape(2, 12)
     policy = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
     policy.load_state_dict({name: tensor.to(torch.bfloat16) for name, tensor in trainer.model.state_dict().items()})
-    torch.save(policy(tokens).logits, given.output + "/logits.pt")
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
-    json.dump(rewards, open(given.output + "/rewards.json", "w"))
+    with open(given.output + "/end.json", "w") as file:
+        json.dump({"rewards": rewards, "logits": digest_of_logits(policy)}, file)
 
 
 if __name__ == "__main__":

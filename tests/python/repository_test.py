@@ -180,7 +180,15 @@ def test_progress_is_told_on_the_calling_thread_and_may_end_the_call(bucket):
     bucket.publish(Weights(), "other")
 
 
-def test_ctrl_c_ends_a_call(bucket):
+@pytest.fixture
+def default_interrupt():
+    """Tests that were started in the background may have inherited an ignored SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_a_call(bucket, default_interrupt):
     weights = big_weights()
     bucket.publish(weights)
     interrupt = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
