@@ -143,7 +143,6 @@ class Follower:
         self.replica = replica
         self._stop = _core.StopFlag()
         self._error = None
-        self._raised = False
 
         def around(version, commit):
             with pause(version) or nullcontext():
@@ -186,9 +185,9 @@ class Follower:
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did; once."""
-        if self._error is not None and not self._raised:
-            self._raised = True
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it ends by itself (`until`, or an error, which is raised); returns whether it did."""

@@ -86,27 +86,26 @@ def _plain(name, tensor):
     return tensor
 
 
-def _exported(tensor, code):
+def _exported(name, tensor):
+    """(dtype, array) of something that can be exported as it is."""
+    if not hasattr(tensor, "__dlpack__"):
+        raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
+    code = dtype_of(name, tensor)
     # Words of eight bits, which DLPack does not name in every version of torch, go as bytes.
     if code.startswith("F8_"):
-        if is_torch(tensor):
-            return tensor.view(torch_module().uint8)
-        return tensor.view("uint8")
+        return code, tensor.view(torch_module().uint8 if is_torch(tensor) else "uint8")
     if code == "BF16" and not is_torch(tensor) and hasattr(tensor, "view"):
-        return tensor.view("uint16")  # ml_dtypes.bfloat16 in numpy
-    return tensor
+        return code, tensor.view("uint16")  # ml_dtypes.bfloat16 in numpy
+    return code, tensor
 
 
 def readable(name, tensor):
     """(dtype, array) for the core to read; copies only what is strided or not in host memory."""
     if is_torch(tensor):
         tensor = _plain(name, tensor).resolve_conj().resolve_neg().cpu().contiguous()
-    elif not hasattr(tensor, "__dlpack__"):
-        raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
     elif hasattr(tensor, "flags") and not tensor.flags.c_contiguous:  # numpy
         tensor = tensor.copy(order="C")
-    code = dtype_of(name, tensor)
-    return code, _exported(tensor, code)
+    return _exported(name, tensor)
 
 
 def writable(name, tensor):
@@ -120,10 +119,7 @@ def writable(name, tensor):
         if not plain.is_contiguous():
             raise Unsupported(f"tensor '{name}' is not contiguous: it cannot be written to in place")
         tensor = plain
-    elif not hasattr(tensor, "__dlpack__"):
-        raise InvalidArgument(f"tensor '{name}' is a {type(tensor).__name__}, which has no __dlpack__")
-    code = dtype_of(name, tensor)
-    return code, _exported(tensor, code)
+    return _exported(name, tensor)
 
 
 class Views:

@@ -2,8 +2,9 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
+
+#include <algorithm>
 
 #include "calls.h"
 #include "module.h"
@@ -56,13 +57,11 @@ struct Request {
     take("cache", &cache);
     options.cache = cache;
     if (effort.empty()) return;
-    for (const Effort known : kEfforts) {
-      if (effort_name(known) != effort) continue;
-      options.effort = known;
-      return;
-    }
-    throw Failure{
-        {Code::kInvalidArgument, "there is no effort '" + effort + "': fast, default or max"}};
+    const auto found = std::ranges::find(kEfforts, effort, effort_name);
+    if (found == kEfforts.end())
+      throw Failure{
+          {Code::kInvalidArgument, "there is no effort '" + effort + "': fast, default or max"}};
+    options.effort = *found;
   }
 };
 

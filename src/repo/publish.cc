@@ -290,17 +290,19 @@ Status Publisher::write_new_anchor() {
 }
 
 Status Publisher::write_schema() {
-  for (size_t i = 0; i < next_.companions().size(); ++i) {
-    const CompanionFile& file = next_.companions()[i];
+  for (const CompanionFile& file : next_.companions())
+    schema_.companions.push_back({file.path, file.size_bytes, ""});
+  if (const Status paths = check_paths(schema_); !paths)
+    return Error{Code::kInvalidArgument, "this cannot be published: " + paths.error().message};
+  for (size_t i = 0; i < schema_.companions.size(); ++i) {
+    CompanionRef& ref = schema_.companions[i];
     SILT_ASSIGN(const std::string content, next_.read_companion(i));
-    CompanionRef ref{file.path, content.size(), sha256_hex(as_bytes(content))};
+    ref.size_bytes = content.size();
+    ref.sha256 = sha256_hex(as_bytes(content));
     SILT_ASSIGN(const bool written,
                 create_addressed(*bucket_.store_, companion_key(ref.sha256), as_bytes(content)));
     if (written) report_.bytes_written += content.size();
-    schema_.companions.push_back(std::move(ref));
   }
-  if (const Status paths = check_paths(schema_); !paths)
-    return Error{Code::kInvalidArgument, "this cannot be published: " + paths.error().message};
   const std::string text = format_schema(schema_);
   if (text.size() > kMaxSchemaBytes) {
     return Error{Code::kUnsupported, "the headers of the weight files have more than 64 MiB"};
