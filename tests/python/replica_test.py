@@ -148,9 +148,6 @@ def test_what_ends_a_follower_is_raised(bucket, weights, publisher):
     weights.step()
     publisher.publish(weights)
     with pytest.raises(siltstone.InvalidArgument, match="did not commit"):
-        follower = replica.follow(interval=0.01)
-        follower._stop.set()
-        follower.join(20)
         replica._core.follow(bucket._core, "main", 0.01, None, siltstone._core.StopFlag(), False, 0, 1 << 30, None,
                              lambda version, commit: None)
 
