@@ -13,7 +13,7 @@ BENCH ?=
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 export JOBS
 
-.PHONY: help setup build venv wheel test demo bench sanitize fuzz soak lint format install clean
+.PHONY: help setup build venv wheel test demo finetune bench sanitize fuzz soak lint format install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ test: build wheel ## build and run the whole test suite
 	@ctest --preset release -j 2
 	@.venv/bin/python -m pytest -q tests/python
 
-demo: build venv ## fine-tune a real model, publish and follow every step, prove every version
-	@.venv/bin/python demo/demo.py --run demo-run $(DEMO_ARGS)
+demo: wheel ## train a policy with GRPO, generate in another process that follows it, prove every version
+	@.venv/bin/python demo/grpo/demo.py --run demo-run $(DEMO_ARGS)
+
+finetune: build venv ## the same way for files: fine-tune a pretrained model, publish and pull folders
+	@.venv/bin/python demo/finetune/demo.py --run finetune-run $(DEMO_ARGS)
 
 bench: build ## run the benchmarks (BENCH="word ..." chooses)
 	@scripts/bench.sh $(BENCH)
@@ -65,4 +68,4 @@ install: build ## cmake --install to PREFIX (default /usr/local)
 	@cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
 
 clean: ## remove build folders and the demo's run; keeps .venv
-	@rm -rf build build-asan build-tsan build-dev build-fuzz build-cuda build-python dist demo-run
+	@rm -rf build build-asan build-tsan build-dev build-fuzz build-cuda build-python dist demo-run finetune-run

@@ -48,15 +48,15 @@ class BackgroundPublisher:
 
     def _work(self):
         while (job := self._waiting.get()) is not None:
-            pairs, step, message = job
+            weights, step, message = job
             try:
-                report = self.publisher.publish(dict(pairs), step=step, message=message)
+                report = self.publisher.publish(weights, step=step, message=message)
                 if self._on_published is not None:
                     self._on_published(report)
             except BaseException as error:  # raised by the next call
                 self._errors.put(error)
             finally:
-                job = pairs = None
+                job = weights = None
                 self._waiting.task_done()
         self._waiting.task_done()
 

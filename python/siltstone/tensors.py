@@ -189,20 +189,22 @@ def without_ties(pairs):
 
 
 def copied(pairs, f32_as_bf16):
-    """Own copies of what an iterator gives, which may reuse its memory; fp32 as bf16 if asked for."""
-    out = []
+    """{name: own copy} of what an iterator gives, which may reuse its memory; fp32 as bf16 if asked for."""
+    out = {}
     for item in pairs:
         try:
             name, tensor = item
         except (TypeError, ValueError):
             raise InvalidArgument(f"expected pairs of name and tensor, found {item!r:.80}") from None
+        if name in out:
+            raise InvalidArgument(f"tensor '{name}' is given twice")
         if is_torch(tensor):
             torch = torch_module()
             plain = _plain(name, tensor).resolve_conj().resolve_neg()
             dtype = torch.bfloat16 if f32_as_bf16 and plain.dtype is torch.float32 else plain.dtype
-            out.append((name, plain.to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)))
+            out[name] = plain.to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
         else:
-            out.append((name, tensor.copy()))
+            out[name] = tensor.copy()
     return out
 
 
@@ -219,12 +221,12 @@ def _is_held(source):
 
 def to_publish(source, f32_as_bf16):
     """The Views of anything that can be published."""
-    pairs = without_ties(named(source)) if _is_held(source) else copied(source, f32_as_bf16)
+    pairs = without_ties(named(source)) if _is_held(source) else copied(source, f32_as_bf16).items()
     return Views(pairs, readable)
 
 
 def snapshot(source, f32_as_bf16):
-    """Own copies of all (name, tensor), tied ones once."""
+    """{name: own copy} of all tensors, tied ones once."""
     return copied(without_ties(named(source)) if _is_held(source) else source, f32_as_bf16)
 
 

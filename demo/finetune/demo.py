@@ -324,10 +324,10 @@ def interrupted(number, _frame):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=pathlib.Path, default=HERE.parent / "demo-run",
+    parser.add_argument("--run", type=pathlib.Path, default=HERE.parents[1] / "finetune-run",
                         help="folder for everything the demo writes; an earlier run is removed")
     parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--siltstone", default=str(HERE.parent / "build" / "siltstone"))
+    parser.add_argument("--siltstone", default=str(HERE.parents[1] / "build" / "siltstone"))
     parser.add_argument("--timeout-seconds", type=float, default=540)
     options = parser.parse_args()
     if options.steps < 1:
