@@ -265,6 +265,7 @@ Sum128 digest_block(const std::byte* bytes, size_t begin, size_t count, uint64_t
   const uint64_t* key = kDigestKeys.key + begin;
   size_t i = 0;
   for (; i + 2 * kLaneWords <= count; i += 2 * kLaneWords) {
+    prefetch(bytes + i * 8);
     add_terms(&even, load(bytes + i * 8), key + i);
     add_terms(&odd, load(bytes + i * 8 + 32), key + i + kLaneWords);
   }

@@ -8,6 +8,9 @@
 // Stores are narrow as long as they may be, because a 64-byte store that straddles cache lines,
 // as one at a compressed position does, takes several cycles. Compression goes to a register and
 // then to memory: VPCOMPRESS with a memory destination is microcoded on Zen 4.
+//
+// All of it is there twice: some CPUs read faster if they are asked for memory ahead of its use,
+// and others slower (docs/decisions/0018).
 #include <immintrin.h>
 
 #include <cstring>
@@ -35,6 +38,7 @@ constexpr size_t kStretchBytes = 64 * kStepBytes;
 // a page has as many changes as this, soon one of them makes it writable.
 constexpr size_t kDenseFrom = 32;
 constexpr size_t kNarrow = 8;  // changes that a narrow store holds
+constexpr size_t kAheadBytes = 2048;
 
 alignas(64) constexpr uint16_t kIota[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
                                             11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
@@ -43,6 +47,12 @@ alignas(64) constexpr uint8_t kByteIota[64] = {
     0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
     22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
     44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+
+// May name addresses behind the buffers: a prefetch never faults.
+template <bool kAhead>
+void prefetch(const std::byte* p) {
+  if constexpr (kAhead) _mm_prefetch(reinterpret_cast<const char*>(p) + kAheadBytes, _MM_HINT_T0);
+}
 
 void store128(void* p, __m128i x) {
   _mm_storeu_si128(static_cast<__m128i*>(p), x);
@@ -164,7 +174,7 @@ struct Lanes<8> {
 enum class Next { kPlain, kCast, kCastKeep };
 
 // Unless kPlain, `next` has fp32 words, which are rounded as they are loaded, and then kept or not.
-template <size_t kWordBytes, bool kRefresh, class Base, Next kNext = Next::kPlain>
+template <bool kAhead, size_t kWordBytes, bool kRefresh, class Base, Next kNext = Next::kPlain>
 struct Diff {
   static constexpr bool kCast = kNext != Next::kPlain;
   using L = Lanes<kWordBytes>;
@@ -180,11 +190,15 @@ struct Diff {
   size_t count = 0;
 
   __m512i load_next(size_t i) const {
+    prefetch<kAhead>(base + i * kWordBytes);
     if constexpr (kCast) {
+      prefetch<kAhead>(next + i * 4);
+      prefetch<kAhead>(next + i * 4 + kStepBytes);
       const __m512i x = load_cast(next + i * 4);
       if constexpr (kNext == Next::kCastKeep) _mm512_storeu_si512(rounded + i * kWordBytes, x);
       return x;
     } else {
+      prefetch<kAhead>(next + i * kWordBytes);
       return _mm512_loadu_si512(next + i * kWordBytes);
     }
   }
@@ -254,9 +268,8 @@ struct Diff {
   }
 };
 
-template <size_t kWordBytes, bool kRefresh, class Base, Next kNext>
-size_t diff_run(Diff<kWordBytes, kRefresh, Base, kNext> diff, size_t n) {
-  using D = decltype(diff);
+template <class D>
+size_t diff_run(D diff, size_t n) {
   size_t in_last_stretch = 0;
   for (size_t begin = 0; begin < n; begin += D::kStretch) {
     const size_t before = diff.count;
@@ -271,20 +284,24 @@ size_t diff_run(Diff<kWordBytes, kRefresh, Base, kNext> diff, size_t n) {
   return diff.count;
 }
 
-template <size_t kWordBytes, bool kRefresh, class Base, Next kNext = Next::kPlain>
-size_t diff_words(const std::byte* next, Base* base, size_t n, uint16_t* positions,
-                  std::byte* words) {
-  return diff_run(Diff<kWordBytes, kRefresh, Base, kNext>{next, base, positions, words}, n);
+template <bool kAhead, size_t kWordBytes, Next kNext = Next::kPlain>
+size_t diff(const std::byte* next, const std::byte* base, size_t n, uint16_t* positions,
+            std::byte* words) {
+  using D = Diff<kAhead, kWordBytes, false, const std::byte, kNext>;
+  return diff_run(D{next, base, positions, words}, n);
 }
 
-template <size_t kWordBytes>
-constexpr Kernels::Diff kDiff = diff_words<kWordBytes, false, const std::byte>;
-template <size_t kWordBytes>
-constexpr Kernels::DiffRefresh kDiffRefresh = diff_words<kWordBytes, true, std::byte>;
+template <bool kAhead, size_t kWordBytes, Next kNext = Next::kPlain>
+size_t diff_refresh(const std::byte* next, std::byte* base, size_t n, uint16_t* positions,
+                    std::byte* words) {
+  using D = Diff<kAhead, kWordBytes, true, std::byte, kNext>;
+  return diff_run(D{next, base, positions, words}, n);
+}
 
+template <bool kAhead>
 size_t diff_cast_keep(const std::byte* next, const std::byte* base, size_t n, uint16_t* positions,
                       std::byte* words, std::byte* rounded) {
-  using D = Diff<2, false, const std::byte, Next::kCastKeep>;
+  using D = Diff<kAhead, 2, false, const std::byte, Next::kCastKeep>;
   return diff_run(D{next, base, positions, words, rounded}, n);
 }
 
@@ -313,6 +330,7 @@ void add_terms(Lane2* sum, __m512i word, const uint64_t* key) {
 }
 
 // Words [begin, begin + count) of one block, times the block's factors.
+template <bool kAhead>
 Sum128 digest_block(const std::byte* bytes, size_t begin, size_t count, uint64_t block) {
   constexpr size_t kLaneWords = 8;
   Lane2 even;
@@ -320,6 +338,8 @@ Sum128 digest_block(const std::byte* bytes, size_t begin, size_t count, uint64_t
   const uint64_t* key = kDigestKeys.key + begin;
   size_t i = 0;
   for (; i + 2 * kLaneWords <= count; i += 2 * kLaneWords) {
+    prefetch<kAhead>(bytes + i * 8);
+    prefetch<kAhead>(bytes + i * 8 + kStepBytes);
     add_terms(&even, _mm512_loadu_si512(bytes + i * 8), key + i);
     add_terms(&odd, _mm512_loadu_si512(bytes + i * 8 + kStepBytes), key + i + kLaneWords);
   }
@@ -339,13 +359,14 @@ Sum128 digest_block(const std::byte* bytes, size_t begin, size_t count, uint64_t
   return sum;
 }
 
+template <bool kAhead>
 Sum128 digest_words(const std::byte* bytes, size_t n_words, uint64_t first_word) {
   Sum128 sum;
   while (n_words > 0) {
     const size_t begin = first_word % kDigestBlockWords;
     const size_t room = kDigestBlockWords - begin;
     const size_t count = n_words < room ? n_words : room;
-    const Sum128 part = digest_block(bytes, begin, count, first_word / kDigestBlockWords);
+    const Sum128 part = digest_block<kAhead>(bytes, begin, count, first_word / kDigestBlockWords);
     sum.a += part.a;
     sum.b += part.b;
     bytes += count * 8;
@@ -355,24 +376,29 @@ Sum128 digest_words(const std::byte* bytes, size_t n_words, uint64_t first_word)
   return sum;
 }
 
-}  // namespace
-
-constinit const Kernels kAvx512Kernels = {
+template <bool kAhead>
+constexpr Kernels kSet = {
     .name = "avx512",
-    .diff = {kDiff<1>, kDiff<2>, kDiff<4>, kDiff<8>},
-    .diff_refresh = {kDiffRefresh<1>, kDiffRefresh<2>, kDiffRefresh<4>, kDiffRefresh<8>},
-    .diff_cast = diff_words<2, false, const std::byte, Next::kCast>,
-    .diff_cast_refresh = diff_words<2, true, std::byte, Next::kCast>,
-    .diff_cast_keep = diff_cast_keep,
+    .diff = {diff<kAhead, 1>, diff<kAhead, 2>, diff<kAhead, 4>, diff<kAhead, 8>},
+    .diff_refresh = {diff_refresh<kAhead, 1>, diff_refresh<kAhead, 2>, diff_refresh<kAhead, 4>,
+                     diff_refresh<kAhead, 8>},
+    .diff_cast = diff<kAhead, 2, Next::kCast>,
+    .diff_cast_refresh = diff_refresh<kAhead, 2, Next::kCast>,
+    .diff_cast_keep = diff_cast_keep<kAhead>,
     .cast = cast_words,
-    .digest = digest_words,
+    .digest = digest_words<kAhead>,
     .classify = kAvx512Classify,
-    .locate = avx2_locate,
+    .locate = avx512_locate,
     .find_tables = kAvx512FindTables,
     .take_steps = kAvx512TakeSteps,
     .make_steps = kAvx512MakeSteps,
     .decode_symbols = avx512_decode_symbols,
     .encode_symbols = avx512_encode_symbols,
 };
+
+}  // namespace
+
+constinit const Kernels kAvx512Kernels = kSet<false>;
+constinit const Kernels kAvx512AheadKernels = kSet<true>;
 
 }  // namespace siltstone

@@ -113,6 +113,27 @@ void classify_words(const std::byte* words, size_t n, const ClassCuts& cuts, Cla
 
 }  // namespace
 
+// A member is in the first group that ends behind it. All ends are compared at once, without a
+// branch on the group, which would be guessed wrong for most members.
+void avx512_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                   size_t count, uint64_t first_rank, uint16_t* positions) {
+  static_assert(kWindowGroups == 4 * 32);
+  __m512i ends[4];
+  for (size_t r = 0; r < 4; ++r) ends[r] = _mm512_loadu_si512(before + 1 + r * 32);
+  for (size_t i = 0; i < count; ++i) {
+    const auto rank = static_cast<uint16_t>(ranks[i] - first_rank);
+    const __m512i wanted = _mm512_set1_epi16(static_cast<short>(rank));
+    const auto ends_behind = [&](size_t r) {
+      return uint64_t{_mm512_cmpgt_epu16_mask(ends[r], wanted)};
+    };
+    const uint64_t low = ends_behind(0) | ends_behind(1) << 32;
+    const uint64_t high = ends_behind(2) | ends_behind(3) << 32;
+    const uint64_t group = low != 0 ? _tzcnt_u64(low) : 64 + _tzcnt_u64(high);
+    const uint64_t bit = _pdep_u64(uint64_t{1} << (rank - before[group]), members[group]);
+    positions[i] = static_cast<uint16_t>(group * kGroupElements + _tzcnt_u64(bit));
+  }
+}
+
 const Kernels::Classify kAvx512Classify[4] = {classify_words<1>, classify_words<2>,
                                               classify_words<4>, classify_words<8>};
 

@@ -27,7 +27,7 @@ Runnable probe_cpu() {
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vbmi2")) {
-    runnable.add(kAvx512Kernels);
+    runnable.add(__builtin_cpu_is("intel") ? kAvx512AheadKernels : kAvx512Kernels);
   }
 #endif
   return runnable;

@@ -21,14 +21,16 @@ uint16_t* scalar_encode_symbols(const RansSymbols& input, uint32_t* states, uint
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512AheadKernels;  // the same for CPUs that gain from prefetches
 extern const Kernels::Classify kAvx2Classify[4];
 extern const Kernels::Classify kAvx512Classify[4];
 extern const Kernels::FindTables kAvx512FindTables[4];
 extern const Kernels::TakeSteps kAvx512TakeSteps[4];
 extern const Kernels::MakeSteps kAvx512MakeSteps[4];
-// Also the avx512 set's: one PDEP is all it takes.
 void avx2_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
                  size_t count, uint64_t first_rank, uint16_t* positions);
+void avx512_locate(const uint64_t* members, const uint16_t* before, const uint32_t* ranks,
+                   size_t count, uint64_t first_rank, uint16_t* positions);
 size_t avx2_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* symbols);
 size_t avx512_decode_symbols(const RansInput& input, uint32_t* states, uint8_t* symbols);
 uint16_t* avx512_encode_symbols(const RansSymbols& input, uint32_t* states, uint16_t* end);
