@@ -31,7 +31,7 @@ def main():
     parser.add_argument("bucket")
     parser.add_argument("output")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", help="a saved checkpoint")
     given = parser.parse_args()
     torch.manual_seed(0)
     model = BertLMHeadModel.from_pretrained(MODEL, is_decoder=True, dtype=torch.float32)

@@ -75,13 +75,15 @@ def test_fine_tuning_killed_and_resumed_has_one_history_and_no_drift(tmp_path):
         process.wait()
     repository = siltstone.open(bucket)
     killed_at = repository.head()
-    steps = max(int(path.parent.name.split("-")[1]) for path in output.glob("checkpoint-*/siltstone.json")) + 4
-    done = run(bucket, output, "--steps", steps, "--resume", program=program)
+    # The newest that was saved whole: the kill may have hit the next one.
+    saved = max(int(path.parent.name.split("-")[1]) for path in output.glob("checkpoint-*/siltstone.json"))
+    steps = saved + 4
+    done = run(bucket, output, "--steps", steps, "--resume", output / f"checkpoint-{saved}", program=program)
     assert done.returncode == 0, done.stderr[-4000:]
     log = repository.log()
     assert [version.seq for version in log] == list(range(log[0].seq, -1, -1))
     resumed = log[log[0].seq - killed_at.seq - 1]
-    assert resumed.parent == killed_at.name
+    assert resumed.parent == killed_at.name and resumed.step == saved
     assert repository.verify(data=True).problems == []
     # The version that the run resumed with is the checkpoint that it resumed from.
     assert same(repository.load(resumed), bf16_of(output / f"checkpoint-{resumed.step}"))
