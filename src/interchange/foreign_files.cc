@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kMaxDigits = 18;
+constexpr uint64_t kMaxJsonBytes = uint64_t{32} << 20;
 constexpr size_t kMaxNames = 1'000'000;
 constexpr uint64_t kDataAlignment = 8;
 
@@ -71,6 +72,18 @@ Result<ForeignFile> open_foreign(const fs::path& path) {
                   weights.header, weights.size_bytes - kLengthFieldBytes - weights.header.size()));
   for (auto& [key, value] : header.metadata) file.metadata[key] = std::move(value);
   return file;
+}
+
+Result<Json> read_json_file(const fs::path& path) {
+  std::error_code error;
+  const fs::file_type type = fs::status(path, error).type();
+  // A pipe would be waited for.
+  if (type != fs::file_type::regular && type != fs::file_type::not_found)
+    return Error{Code::kCorrupt, "'" + path.string() + "' is not a file"};
+  SILT_ASSIGN(const std::string text, read_file(path, kMaxJsonBytes));
+  JsonLimits limits;
+  limits.bytes = kMaxJsonBytes;
+  return parse_json(text, limits).in("'" + path.string() + "'");
 }
 
 Result<std::vector<std::byte>> read_tensor(const Checkpoint& file, size_t index) {

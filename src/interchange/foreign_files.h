@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "siltstone/checkpoint.h"
 
 namespace siltstone {
@@ -41,6 +42,9 @@ struct ForeignFile {
   Metadata metadata;
 };
 Result<ForeignFile> open_foreign(const std::filesystem::path& path);
+
+// A JSON document of at most 32 MiB. kNotFound if there is no such file.
+Result<Json> read_json_file(const std::filesystem::path& path);
 
 // One tensor of `file`, whole. REQUIRES: its size has been found to be what it may be.
 Result<std::vector<std::byte>> read_tensor(const Checkpoint& file, size_t index);

@@ -16,8 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxIndexBytes = uint64_t{64} << 20;
-
 // The change of one tensor as it will be written; no frame: it did not change.
 struct Change {
   std::vector<std::byte> frame;
@@ -90,13 +88,10 @@ Result<std::optional<std::string>> SlimeSink::root_of(uint64_t number) const {
   std::error_code error;
   if (fs::symlink_status(folder, error).type() == fs::file_type::not_found)
     return std::optional<std::string>();
-  Result<std::string> text = read_file(folder / kSlimeIndex, kMaxIndexBytes);
-  if (!text && text.error().code == Code::kNotFound) return std::optional<std::string>("");
-  if (!text) return std::move(text).error();
-  JsonLimits limits;
-  limits.bytes = kMaxIndexBytes;
-  SILT_ASSIGN(const Json index, parse_json(*text, limits).in((folder / kSlimeIndex).string()));
-  const Result<const Json*> metadata = json_object(index, "metadata");
+  const Result<Json> index = read_json_file(folder / kSlimeIndex);
+  if (!index && index.error().code == Code::kNotFound) return std::optional<std::string>("");
+  if (!index) return Error(index.error());
+  const Result<const Json*> metadata = json_object(*index, "metadata");
   if (!metadata) return std::optional<std::string>("");
   Result<std::string> root = json_string(**metadata, std::string(kRootKey).c_str());
   return std::optional(root ? *root : std::string());

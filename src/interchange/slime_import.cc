@@ -7,7 +7,6 @@
 #include <optional>
 #include <set>
 
-#include "base/json.h"
 #include "base/parallel.h"
 #include "base/try.h"
 #include "interchange/foreign_files.h"
@@ -20,7 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxIndexBytes = uint64_t{32} << 20;
 constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
 // Beyond what any compressor makes of the worst delta of a tensor: 5 bytes for each of its own.
 constexpr uint64_t kMaxFrameRatio = 6;
@@ -44,13 +42,6 @@ Result<uint64_t> json_number(const Json& metadata, const char* key) {
   if (const std::optional<uint64_t> number = parse_number(text)) return *number;
   return Error{Code::kCorrupt,
                std::string("'") + key + "' is " + quote(text) + ", expected a decimal number"};
-}
-
-Result<Json> read_index(const fs::path& path) {
-  SILT_ASSIGN(const std::string text, read_file(path, kMaxIndexBytes));
-  JsonLimits limits;
-  limits.bytes = kMaxIndexBytes;
-  return parse_json(text, limits);
 }
 
 // Whether the index is a delta's. Its metadata may be missing or anything in a whole model.
@@ -228,9 +219,9 @@ Status SlimeSource::list() {
 
 Result<bool> SlimeSource::is_full(uint64_t number) const {
   const fs::path path = folder_ / name(number) / kSlimeIndex;
-  Result<Json> index = read_index(path);
+  Result<Json> index = read_json_file(path);
   if (index) return !names_encoding(*index);
-  if (index.error().code != Code::kNotFound) return std::move(index).error().in(path.string());
+  if (index.error().code != Code::kNotFound) return std::move(index).error();
   SILT_ASSIGN(const std::string why, unfinished(number));
   if (why.empty()) return true;
   return Error{Code::kCorrupt, name(number) + " was never finished: " + why};
@@ -242,7 +233,7 @@ Status SlimeSource::read(uint64_t number, std::unique_ptr<ModelState>* state) co
   if (!why.empty()) return Error{Code::kCorrupt, "it was never finished: " + why};
   SILT_ASSIGN(const std::unique_ptr<Checkpoint> model, open_checkpoint(folder));
   SILT_ASSIGN(*state, ModelState::read(*model, options_.threads));
-  Result<Json> index = read_index(folder / kSlimeIndex);
+  Result<Json> index = read_json_file(folder / kSlimeIndex);
   if (!index || !index->is_object()) return {};
   const auto metadata = index->find("metadata");
   if (metadata == index->end() || !metadata->contains(kRootKey)) return {};
@@ -304,7 +295,7 @@ Status SlimeSource::apply_frame(const Frame& frame, const Index& index, ModelSta
 
 Status SlimeSource::apply(uint64_t number, uint64_t before, ModelState* state) const {
   const fs::path folder = folder_ / name(number);
-  SILT_ASSIGN(const Json json, read_index(folder / kSlimeIndex));
+  SILT_ASSIGN(const Json json, read_json_file(folder / kSlimeIndex));
   SILT_ASSIGN(const Index index, parse_index(json, options_.unchecked));
   if (index.version != number) {
     return Error{Code::kCorrupt, "its index is of version " + std::to_string(index.version)};

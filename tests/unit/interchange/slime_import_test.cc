@@ -1,5 +1,7 @@
 // slime's folders: full versions, both encodings and every digest are read; everything else is
 // refused before anything is published.
+#include <sys/stat.h>
+
 #include "base/checksum.h"
 #include "interchange/slime.h"
 #include "support/allocation_watch.h"
@@ -260,6 +262,14 @@ TEST_F(SlimeImport, WaitsForAVersionThatIsBeingWritten) {
   fs::remove(version(3));
   test::write_text(version(4) / kIndexName, R"({"metadata":{"delta_encoding":)");
   expect_refused(Code::kCorrupt, "JSON");
+}
+
+TEST_F(SlimeImport, DoesNotWaitForAPipe) {
+  start();
+  write_delta(2, xor_to(changed()));
+  fs::remove(version(2) / kIndexName);
+  ASSERT_EQ(::mkfifo((version(2) / kIndexName).c_str(), 0600), 0);
+  expect_refused(Code::kCorrupt, "is not a file");
 }
 
 TEST_F(SlimeImport, RefusesAFullVersionThatIsNotWhole) {
