@@ -174,7 +174,7 @@ Result<ExportReport> Exporter::run(std::string_view range) {
     SILT_TRY(export_one(version).in("export " + version.id.name()));
   }
   report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return std::move(report_);
+  return report_;
 }
 
 }  // namespace

@@ -101,6 +101,7 @@ Result<uint64_t> write_safetensors(
     return x_word != y_word ? x_word > y_word : x.info.name < y.info.name;
   });
   std::vector<TensorInfo> infos;
+  infos.reserve(pieces.size());
   for (const Piece& piece : pieces) infos.push_back(piece.info);
   const std::string prefix = make_safetensors_prefix(infos, metadata, kDataAlignment);
   if (prefix.size() - kLengthFieldBytes > kMaxHeaderBytes) {

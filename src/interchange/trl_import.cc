@@ -315,9 +315,12 @@ Status TrlSource::apply(uint64_t number, uint64_t before, ModelState* state) con
             "(--unchecked takes the latter for granted)"};
   }
   const std::span<const TensorInfo> tensors = file.checkpoint->tensors();
-  const bool earlier = std::ranges::any_of(tensors, [](const TensorInfo& tensor) {
-    return tensor.name.ends_with(kEarlier.positions) || tensor.name == kTrlEmptyDelta;
-  });
+  // A delta in which nothing changed may have no tensor at all.
+  const bool earlier = tensors.empty() ? find(file.metadata, "encoding") == nullptr
+                                       : std::ranges::any_of(tensors, [](const TensorInfo& tensor) {
+                                           return tensor.name.ends_with(kEarlier.positions) ||
+                                                  tensor.name == kTrlEmptyDelta;
+                                         });
   const Suffixes& suffixes = earlier ? kEarlier : kLater;
   SILT_ASSIGN(const Positions positions, how(file.metadata, suffixes));
   SILT_ASSIGN(const std::vector<Part> parts, match(*file.checkpoint, suffixes, *state));
