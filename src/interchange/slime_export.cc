@@ -25,10 +25,12 @@ struct Change {
 
 // Leaves `old` as `next`.
 Result<std::vector<std::byte>> xor_frame(ByteSpan next, MutByteSpan old, uint64_t* count) {
+  uint64_t changed = 0;
   for (size_t i = 0; i < next.size(); ++i) {
     old[i] ^= next[i];
-    *count += old[i] != std::byte{0};
+    changed += old[i] != std::byte{0} ? 1 : 0;
   }
+  *count = changed;
   SILT_ASSIGN(std::vector<std::byte> frame, compress_frame(old));
   std::memcpy(old.data(), next.data(), next.size());
   return frame;
@@ -134,7 +136,8 @@ Result<bool> SlimeSink::find_changes(ModelState* old, const ModelState& next,
   std::atomic<bool> expressible = true;
   SILT_TRY(parallel_for(tensors.size(), options_.threads, [&](uint64_t i, unsigned) -> Status {
     const ByteSpan bytes = next.resident(i);
-    if (std::ranges::equal(bytes, old->bytes(i))) return {};
+    if (bytes.empty() || std::memcmp(bytes.data(), old->bytes(i).data(), bytes.size()) == 0)
+      return {};
     Change& change = (*changes)[i];
     // Positions and their count are 32 bits wide.
     if (overwrite_ && bytes.size() > UINT32_MAX) {
