@@ -19,6 +19,8 @@ void add_tag(CLI::App& app, Context& context);
 void add_branch(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
+void add_import(CLI::App& app, Context& context);
+void add_export(CLI::App& app, Context& context);
 
 void add_all_verbs(CLI::App& app, Context& context);
 

@@ -11,7 +11,8 @@ import re
 import sys
 import tempfile
 
-LEVEL = {"base": 0, "tensor": 1, "delta": 2, "store": 2, "repo": 3, "replica": 4}
+LEVEL = {"base": 0, "tensor": 1, "delta": 2, "store": 2, "repo": 3, "replica": 4,
+         "interchange": 4}
 # A room that may see less than its number allows, and why.
 ONLY = {"store": {"base"}}  # a bucket knows nothing about tensors
 THIRD_PARTY_OF_CLI = ("CLI/", "nlohmann/")

@@ -317,3 +317,53 @@ class Replica:
     def commit(self, staged: Staged) -> CommitReport: ...
 
     def follow(self, repository: Repository, branch: str, interval_seconds: float, until_seq: int | None, stop: StopFlag, repair: bool, threads: int, memory_bytes: int, on_version: object | None, around_commit: object | None) -> None: ...
+
+class ImportReport:
+    """What an import did."""
+
+    @property
+    def layout(self) -> str:
+        """'trl' or 'slime'."""
+
+    @property
+    def versions(self) -> int:
+        """How many it published."""
+
+    @property
+    def head(self) -> Version | None:
+        """The branch's newest Version, or None."""
+
+    @property
+    def bytes_written(self) -> int: ...
+
+    @property
+    def skipped(self) -> list[str]:
+        """What was left out, with the reason."""
+
+    @property
+    def pending(self) -> str:
+        """The newest version, if its writer is not done; else empty."""
+
+    @property
+    def seconds(self) -> float: ...
+
+class ExportReport:
+    """What an export did."""
+
+    @property
+    def versions(self) -> int:
+        """How many it wrote."""
+
+    @property
+    def present(self) -> int:
+        """How many the folder held already."""
+
+    @property
+    def bytes_written(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+def import_from(repository: Repository, folder: str, branch: str, layout: str | None, base: str, unchecked: bool, momentum: bool, threads: int, memory_bytes: int, progress: object | None) -> ImportReport: ...
+
+def export_to(repository: Repository, range: str, folder: str, layout: str, encoding: str, threads: int, memory_bytes: int, progress: object | None) -> ExportReport: ...

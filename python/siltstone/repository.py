@@ -171,6 +171,40 @@ class Repository:
         name = ref.name if isinstance(ref, _core.Version) else ref
         return self._core.verify(name, data, threads, memory_bytes, progress)
 
+    def import_from(self, folder: PathLike, branch: str = "main", *, layout: str | None = None,
+                    base: PathLike | None = None, unchecked: bool = False, momentum: bool = False, threads: int = 0,
+                    memory_bytes: int = GIB, progress: Progress = None) -> _core.ImportReport:
+        """Publish what TRL's prototype or slime wrote into a folder, as far as it is newer than the branch's head.
+
+        Each foreign version becomes one version, whose `step` is its number; call it again as more come.
+
+        layout: "trl" or "slime"; None tells them apart.
+        base: the model that the first delta builds on, published as step 0.
+        unchecked: accept digests that cannot be computed (blake3), and gaps in TRL's numbering.
+
+        Raises Mismatch if a version does not follow the one before, Corrupt if it is not what the folder
+        promises; what was published before stays. Holds the model in memory twice.
+        """
+        base = "" if base is None else os.fspath(base)
+        return _core.import_from(
+            self._core, os.fspath(folder), branch, layout, base, unchecked, momentum, threads, memory_bytes, progress
+        )
+
+    def export_to(self, folder: PathLike, versions: str | _core.Version = "main", *, layout: str, encoding: str = "",
+                  threads: int = 0, memory_bytes: int = GIB, progress: Progress = None) -> _core.ExportReport:
+        """Write versions into a folder as TRL's prototype or slime would have, under their sequence numbers.
+
+        versions: a version, "FROM..TO", or a branch, which means all of it. The first is written whole,
+            unless the folder holds the version before it; what is there already is left as it is.
+        encoding: for "trl" "gap_delta" (the default), "raw" or "indices"; for "slime" "xor" or "overwrite".
+
+        Raises Conflict if the folder holds another version of that number: nothing is overwritten.
+        """
+        versions = versions.name if isinstance(versions, _core.Version) else versions
+        return _core.export_to(
+            self._core, versions, os.fspath(folder), layout, encoding, threads, memory_bytes, progress
+        )
+
     def tag(self, name: str, ref: str | _core.Version = "main") -> None:
         """Name a version for good. Raises Conflict if the tag exists."""
         self._core.tag(name, self.version(ref))

@@ -10,4 +10,5 @@ NB_MODULE(_core, module) {
   siltstone::python::bind_versions(module);
   siltstone::python::bind_repository(module);
   siltstone::python::bind_replica(module);
+  siltstone::python::bind_interchange(module);
 }

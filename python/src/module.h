@@ -8,5 +8,6 @@ namespace siltstone::python {
 void bind_versions(nanobind::module_& module);
 void bind_repository(nanobind::module_& module);
 void bind_replica(nanobind::module_& module);
+void bind_interchange(nanobind::module_& module);
 
 }  // namespace siltstone::python

@@ -14,7 +14,7 @@ from pathlib import Path
 
 PROGRAM = os.environ["SILTSTONE"]
 VERBS = ["init", "publish", "log", "show", "diff", "checkout", "pull", "verify", "tag", "branch",
-         "inspect", "bench"]
+         "inspect", "bench", "import", "export"]
 
 
 class Verbs(unittest.TestCase):

@@ -1,0 +1,41 @@
+// What an export writes: versions of ours as a foreign folder holds them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "interchange/model_state.h"
+#include "siltstone/interchange.h"
+
+namespace siltstone {
+
+// Loads the version's state if it is not in memory.
+using StateOf = std::function<Result<const ModelState*>()>;
+
+class Sink {
+ public:
+  virtual ~Sink() = default;
+
+  // The root that an export of ours noted with this version; empty text if none did, nothing if the
+  // folder does not hold the version.
+  virtual Result<std::optional<std::string>> root_of(uint64_t number) const = 0;
+
+  // Both fill in full, bytes_written, changed_elements and path of *out.
+  virtual Status write_full(const Version& version, const StateOf& state, ExportedVersion* out) = 0;
+  // The difference from `before`, whose state is *old, to `next`; makes *old equal to `next`. False
+  // if the layout cannot express it: nothing was written, and *old is unspecified.
+  virtual Result<bool> write_delta(const Version& version, const Version& before, ModelState* old,
+                                   const ModelState& next, ExportedVersion* out) = 0;
+};
+
+Result<std::unique_ptr<Sink>> make_trl_sink(const std::filesystem::path& folder,
+                                            const ExportOptions& options);
+Result<std::unique_ptr<Sink>> make_slime_sink(Repository& repository,
+                                              const std::filesystem::path& folder,
+                                              const ExportOptions& options);
+
+}  // namespace siltstone
