@@ -66,6 +66,7 @@ def test_the_trainer_ends_when_the_process_that_generates_is_killed(tmp_path):
 
 def test_attention_over_a_tree_is_attention_over_each_sample(monkeypatch):
     monkeypatch.syspath_prepend(DEMO)
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     import cpu
 
     torch.manual_seed(0)

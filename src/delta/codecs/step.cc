@@ -84,22 +84,24 @@ EncodedBlock encode_block(const TileChange& change, uint64_t block, Scratch* buf
     const uint32_t gap = position - expected;
     expected = position + 1;
     const unsigned gap_kind = gap_class(gap);
-    bits.put(gap - kGaps[gap_kind].base, kGaps[gap_kind].raw_bits);
+    const uint64_t raw_gap = gap - kGaps[gap_kind].base;
     const auto from = load_le<W>(change.replaced_words.data() + index * sizeof(W));
     const auto to = load_le<W>(change.changed_words.data() + index * sizeof(W));
-    const auto step = ranks.step(from, to);
-    const bool down = step < 0;
-    const W far = static_cast<W>((down ? W(W{0} - W(step)) : W(step)) - 1);
-    const unsigned more = far != 0 ? kByMore : 0;
-    *token++ = static_cast<std::byte>(gap_kind << 2 | more | (down ? kDown : 0));
-    // Without a branch on whether it moved by more, which follows no pattern.
+    // Without a branch: neither direction nor distance follows a pattern.
+    const auto step = static_cast<W>(ranks.step(from, to));
+    const unsigned down = static_cast<unsigned>(step >> (8 * sizeof(W) - 1));
+    const auto far =
+        static_cast<W>(static_cast<W>(step ^ static_cast<W>(W{0} - W(down))) + W(down) - 1);
+    const unsigned more = far != 0 ? 1 : 0;
+    *token++ = static_cast<std::byte>(gap_kind << 2 | more * kByMore | down * kDown);
     const auto size = static_cast<unsigned>(std::bit_width(static_cast<W>(far | 1))) - 1;
     *size_out = static_cast<std::byte>(size);
-    size_out += far != 0 ? 1 : 0;
+    size_out += more;
     const uint64_t low = far & ((uint64_t{1} << size) - 1);
     if constexpr (sizeof(W) <= 4) {
-      bits.put(low, size);
+      bits.put(raw_gap | low << kGaps[gap_kind].raw_bits, kGaps[gap_kind].raw_bits + size);
     } else {
+      bits.put(raw_gap, kGaps[gap_kind].raw_bits);
       bits.put_long(low, size);
     }
   });
