@@ -3,7 +3,7 @@
 # as root. Usage: scripts/setup.sh [build|lint|fuzz]...
 set -euo pipefail
 
-build=(g++ cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
+build=(g++ ccache cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
        libcli11-dev libgtest-dev python3-dev python3-venv ca-certificates)
 lint=(clang-format-14 clang-tidy-14)
 fuzz=(clang-14 libclang-rt-14-dev)
