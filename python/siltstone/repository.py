@@ -20,16 +20,16 @@ def open(url: PathLike, *, create: bool = False) -> Repository:  # noqa: A001 - 
     """Open the repository in a bucket.
 
     url: a directory (str or path), ``file:///path``, or ``mem://name`` (this process only).
-    create: make a repository there if there is none.
+    create: make a repository there if there is none; several processes may do so at once.
 
     Raises NotFound if there is no repository, Unsupported if it needs a newer program. Blocking.
     """
-    return Repository(_core.open_repository(os.fspath(url), create, False))
+    return Repository(_core.open_repository(os.fspath(url), create))
 
 
 def init(url: PathLike) -> Repository:
     """Create a repository in an empty or absent bucket. Raises Conflict if it holds one already."""
-    return Repository(_core.open_repository(os.fspath(url), True, True))
+    return Repository(_core.init_repository(os.fspath(url)))
 
 
 class Repository:

@@ -208,6 +208,29 @@ def copied(pairs, f32_as_bf16):
     return out
 
 
+def is_sharded(module):
+    """Whether this process holds parts of the module's parameters (FSDP2, tensor parallelism)."""
+    return any(
+        _is_dtensor(tensor) and not all(placement.is_replicate() for placement in tensor.placements)
+        for tensor in module.parameters()
+    )
+
+
+def gathered(module):
+    """Gives all (name, whole tensor) of a sharded module, tied ones once.
+
+    A collective: all ranks have to take all of them, whether they use them or not.
+    """
+    for name, tensor in without_ties(named(module)):
+        yield name, tensor.full_tensor() if _is_dtensor(tensor) else tensor
+
+
+def drain(iterator):
+    """Takes what is left of it."""
+    for _ in iterator:
+        pass
+
+
 def _is_held(source):
     """Whether the caller holds all tensors of it at once; else it gives them one by one."""
     if is_module(source) or isinstance(source, Mapping):

@@ -20,17 +20,35 @@ using nb::literals::operator""_a;
 using Shared = std::shared_ptr<Repository>;
 using Companions = std::map<std::string, nb::bytes>;
 
-Shared open_repository(const std::string& url, bool create, bool must_be_new) {
+Shared with_store(
+    const std::string& url,
+    const std::function<Result<std::unique_ptr<Repository>>(const std::shared_ptr<Store>&)>& open) {
   return call(nb::none(), [&](const Progress&) -> Result<Shared> {
     Result<std::shared_ptr<Store>> store = open_store(url);
     if (!store) return std::move(store).error();
-    Result<std::unique_ptr<Repository>> repository = Error{Code::kNotFound, ""};
-    if (!must_be_new) repository = Repository::open(*store);
-    const bool missing = !repository && repository.error().code == Code::kNotFound;
-    if (create && missing) repository = Repository::init(*store);
+    Result<std::unique_ptr<Repository>> repository = open(*store);
     if (!repository) return std::move(repository).error();
     return Shared(*std::move(repository));
   });
+}
+
+Shared open_repository(const std::string& url, bool create) {
+  return with_store(url, [&](const std::shared_ptr<Store>& store) {
+    const auto is = [](const Result<std::unique_ptr<Repository>>& result, Code code) {
+      return !result && result.error().code == code;
+    };
+    Result<std::unique_ptr<Repository>> repository = Repository::open(store);
+    if (create && is(repository, Code::kNotFound)) {
+      repository = Repository::init(store);
+      // Another process made it in between: the ranks of a training run start at the same time.
+      if (is(repository, Code::kConflict)) repository = Repository::open(store);
+    }
+    return repository;
+  });
+}
+
+Shared init_repository(const std::string& url) {
+  return with_store(url, Repository::init);
 }
 
 // What Python gives publish, beside the checkpoint.
@@ -163,7 +181,8 @@ void bind_repository(nb::module_& module) {
         return base.bytes(tensor).size();
       });
 
-  module.def("open_repository", &open_repository, "url"_a, "create"_a, "must_be_new"_a);
+  module.def("open_repository", &open_repository, "url"_a, "create"_a);
+  module.def("init_repository", &init_repository, "url"_a);
   module.def("default_cache", [] { return default_cache().string(); });
 
   nb::class_<Repository>(module, "Repository")

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def test_every_version_comes_back_exactly(bucket, weights, tmp_path):
     assert bucket.verify(data=True).problems == []
     report = bucket.diff("main@0", "main@1")
     assert {tensor.name for tensor in report.tensors} == {"bias", "count", "weight"}
+
+
+def test_many_may_create_the_same_bucket_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            bucket = tmp_path / str(number)
+            opened = list(pool.map(lambda _: siltstone.open(bucket, create=True), range(8)))  # noqa: B023
+            assert len({repository.repo_id for repository in opened}) == 1
+            with pytest.raises(siltstone.Conflict):
+                siltstone.init(bucket)
 
 
 def test_a_failed_publish_leaves_the_publisher_where_it_was(bucket, weights):

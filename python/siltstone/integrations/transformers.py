@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from .. import tensors
 from ..background import BackgroundPublisher
 from ..errors import Unsupported
 from ..publisher import companion_files
@@ -37,8 +38,9 @@ class PublishCallback(TrainerCallback):
     its weights, which is durable by then. A run that resumes, from whatever checkpoint, publishes what it
     resumes from as the branch's next version: sequence numbers rise, `step` may fall, history is one line.
 
-    Only the main process publishes. Sharded training (FSDP, DeepSpeed ZeRO 3) is refused: no process has
-    the whole weights there.
+    Only the main process publishes. Under FSDP2 it gathers parameter by parameter, which all processes take
+    part in, and holds the copy that is to be published. FSDP of the first version and DeepSpeed ZeRO 3 are
+    refused.
     """
 
     def __init__(self, repository, branch="main", *, every=1, dtype="bf16", companions=None, depth=1,
@@ -56,7 +58,7 @@ class PublishCallback(TrainerCallback):
         self._depth = depth
         self._on_published = on_published
         self._options = options
-        self._background = None
+        self._background = None  # in the main process, while it trains
         self._submitted = None  # global_step of the last version asked for
 
     def _published(self, report):
@@ -65,21 +67,30 @@ class PublishCallback(TrainerCallback):
             self._on_published(report)
 
     def _submit(self, state, model):
-        if self._background is None or self._submitted == state.global_step:
+        """Called by all processes."""
+        if self._submitted == state.global_step:
             return
-        self._background.submit(model, step=state.global_step)
         self._submitted = state.global_step
+        sharded = tensors.is_sharded(model)
+        weights = tensors.gathered(model) if sharded else model
+        try:
+            if self._background is not None:
+                self._background.submit(weights, step=state.global_step)
+        finally:
+            if sharded:
+                tensors.drain(weights)
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
-        if is_sharded(args):
-            raise Unsupported("PublishCallback needs the whole weights in one process; this run is sharded")
-        if not state.is_world_process_zero:
-            return
-        companions = self._companions
-        if companions is None:
-            companions = saved_files(model, processing_class)
-        publisher = self.repository.publisher(self.branch, dtype=self._dtype, companions=companions, **self._options)
-        self._background = BackgroundPublisher(publisher, depth=self._depth, on_published=self._published)
+        if cannot_gather(args):
+            raise Unsupported("PublishCallback cannot gather the weights of FSDP 1 and of DeepSpeed ZeRO 3; use FSDP2")
+        if state.is_world_process_zero:
+            companions = self._companions
+            if companions is None:
+                companions = saved_files(model, processing_class)
+            publisher = self.repository.publisher(
+                self.branch, dtype=self._dtype, companions=companions, **self._options
+            )
+            self._background = BackgroundPublisher(publisher, depth=self._depth, on_published=self._published)
         self._submitted = None
         self._submit(state, model)
 
@@ -90,9 +101,9 @@ class PublishCallback(TrainerCallback):
             self._submit(state, model)
 
     def on_save(self, args, state, control, model=None, **kwargs):
+        self._submit(state, model)
         if self._background is None:
             return
-        self._submit(state, model)
         self._background.flush()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
@@ -101,18 +112,20 @@ class PublishCallback(TrainerCallback):
             (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
+        self._submit(state, model)
         if self._background is None:
             return
-        self._submit(state, model)
         background, self._background = self._background, None
         background.close()
         background.publisher.close()
 
 
-def is_sharded(args):
-    """Whether the processes of a run hold parts of the weights."""
-    if getattr(args, "fsdp", None) and str(args.fsdp) not in ("", "[]", "False"):
-        return True
+def cannot_gather(args):
+    """Whether the processes of a run hold parts of the weights in a way that hides the whole ones."""
+    fsdp = getattr(args, "fsdp", None)
+    if fsdp and str(fsdp) not in ("", "[]", "False"):
+        plugin = getattr(args, "fsdp_plugin_args", None) or {}  # transformers 5, whose default is the second
+        return int(plugin.get("fsdp_version") or (args.fsdp_config or {}).get("version", 1)) < 2
     deepspeed = getattr(args, "hf_deepspeed_config", None)
     return deepspeed is not None and deepspeed.is_zero3()
 

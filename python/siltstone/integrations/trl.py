@@ -102,8 +102,7 @@ class WeightTransfer:
         try:
             weights = tensors.copied(iterator, self._publisher.rounds_to_bf16)
         finally:
-            for _ in iterator:  # what a failure left
-                pass
+            tensors.drain(iterator)  # what a failure left
         step, number = None, self._syncs + 1
         if self._trainer is not None:
             step, number = self._trainer.state.global_step, self._trainer.model_version + 1
