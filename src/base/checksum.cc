@@ -1,6 +1,7 @@
 #include "base/checksum.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 
 #include <xxhash.h>
 #include <cstdlib>
@@ -47,6 +48,17 @@ Sha256Digest sha256(ByteSpan bytes) {
 
 std::string sha256_hex(ByteSpan bytes) {
   return to_hex(sha256(bytes));
+}
+
+Sha256Digest hmac_sha256(ByteSpan key, ByteSpan message) {
+  Sha256Digest digest;
+  const auto* from = reinterpret_cast<const unsigned char*>(message.data());
+  auto* out = reinterpret_cast<unsigned char*>(digest.data());
+  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), from, message.size(), out,
+           nullptr) == nullptr) {
+    std::abort();
+  }
+  return digest;
 }
 
 }  // namespace siltstone

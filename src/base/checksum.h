@@ -18,6 +18,9 @@ using Sha256Digest = std::array<std::byte, 32>;
 Sha256Digest sha256(ByteSpan bytes);
 std::string sha256_hex(ByteSpan bytes);
 
+// HMAC with SHA-256 (RFC 2104). REQUIRES: the key is below 2 GiB.
+Sha256Digest hmac_sha256(ByteSpan key, ByteSpan message);
+
 class Sha256 {
  public:
   Sha256();

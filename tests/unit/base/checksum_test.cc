@@ -19,6 +19,20 @@ TEST(Sha256, KnownAnswers) {
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
+// RFC 4231, cases 1, 2 and 6.
+TEST(HmacSha256, KnownAnswers) {
+  const auto hmac = [](const std::string& key, std::string_view message) {
+    return to_hex(hmac_sha256(as_bytes(key), as_bytes(message)));
+  };
+  EXPECT_EQ(hmac(std::string(20, '\x0b'), "Hi There"),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+  EXPECT_EQ(hmac("Jefe", "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(
+      hmac(std::string(131, '\xaa'), "Test Using Larger Than Block-Size Key - Hash Key First"),
+      "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
 TEST(Xxh64, KnownAnswers) {
   EXPECT_EQ(xxh64(as_bytes("")), 0xef46db3751d8e999U);
   EXPECT_EQ(xxh64(as_bytes("a")), 0xd24ec4f1a98c6e5bU);
