@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "delta/diff.h"
 #include "interchange/model_state.h"
 #include "siltstone/interchange.h"
 
@@ -31,6 +32,17 @@ class Sink {
   virtual Result<bool> write_delta(const Version& version, const Version& before, ModelState* old,
                                    const ModelState& next, ExportedVersion* out) = 0;
 };
+
+// Calls take(position) for every change, ascending.
+template <class Take>
+void each_position(const ChangeList& changes, Take take) {
+  uint64_t i = 0;
+  uint64_t run_begin = 0;
+  for (const uint64_t end : changes.run_ends()) {
+    for (; i < end; ++i) take(run_begin + changes.positions()[i]);
+    run_begin += kRunElements;
+  }
+}
 
 Result<std::unique_ptr<Sink>> make_trl_sink(const std::filesystem::path& folder,
                                             const ExportOptions& options);

@@ -5,7 +5,6 @@
 #include "base/json.h"
 #include "base/parallel.h"
 #include "base/try.h"
-#include "delta/diff.h"
 #include "interchange/foreign_files.h"
 #include "interchange/sink.h"
 #include "interchange/slime.h"
@@ -47,12 +46,7 @@ Result<std::vector<std::byte>> overwrite_frame(ByteSpan next, MutByteSpan old, u
     to += 4;
   };
   put(*count);
-  uint64_t i = 0;
-  uint64_t run_begin = 0;
-  for (const uint64_t end : list.run_ends()) {
-    for (; i < end; ++i) put(run_begin + list.positions()[i]);
-    run_begin += kRunElements;
-  }
+  each_position(list, put);
   std::ranges::copy(list.words(), to);
   return compress_frame(plain);
 }

@@ -5,7 +5,6 @@
 #include "base/json.h"
 #include "base/parallel.h"
 #include "base/try.h"
-#include "delta/diff.h"
 #include "interchange/foreign_files.h"
 #include "interchange/sink.h"
 #include "interchange/trl.h"
@@ -27,17 +26,6 @@ struct Change {
   std::vector<std::byte> values;
   uint64_t count = 0;
 };
-
-// Calls take(position) for every change, ascending.
-template <class Take>
-void each_position(const ChangeList& changes, Take take) {
-  uint64_t i = 0;
-  uint64_t run_begin = 0;
-  for (const uint64_t end : changes.run_ends()) {
-    for (; i < end; ++i) take(run_begin + changes.positions()[i]);
-    run_begin += kRunElements;
-  }
-}
 
 template <class Word>
 void put_positions(const ChangeList& changes, bool gaps, std::vector<std::byte>* out) {
