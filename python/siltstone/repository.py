@@ -32,6 +32,11 @@ def init(url: PathLike) -> Repository:
     return Repository(_core.init_repository(os.fspath(url)))
 
 
+def opened(repository: Repository | PathLike) -> Repository:
+    """The Repository itself, or the one at a path or URL, made if there is none."""
+    return repository if isinstance(repository, Repository) else open(repository, create=True)
+
+
 class Repository:
     """The versions in a bucket. Made by `siltstone.open` and `siltstone.init`.
 

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from .. import tensors
 from ..background import BackgroundPublisher
 from ..errors import Unsupported
 from ..publisher import companion_files
-from ..repository import Repository
-from ..repository import open as open_repository
+from ..repository import opened
 
 RECORD = "siltstone.json"
 
@@ -45,11 +43,9 @@ class PublishCallback(TrainerCallback):
 
     def __init__(self, repository, branch="main", *, every=1, dtype="bf16", companions=None, depth=1,
                  on_published=None, **options):
-        if not isinstance(repository, Repository):
-            repository = open_repository(os.fspath(repository), create=True)
         if every < 1:
             raise ValueError(f"every must be at least 1, found {every!r}")
-        self.repository = repository
+        self.repository = opened(repository)
         self.branch = branch
         self.every = every
         self.version = None
@@ -59,6 +55,7 @@ class PublishCallback(TrainerCallback):
         self._on_published = on_published
         self._options = options
         self._background = None  # in the main process, while it trains
+        self._sharded = False  # found when training begins
         self._submitted = None  # global_step of the last version asked for
 
     def _published(self, report):
@@ -71,13 +68,12 @@ class PublishCallback(TrainerCallback):
         if self._submitted == state.global_step:
             return
         self._submitted = state.global_step
-        sharded = tensors.is_sharded(model)
-        weights = tensors.gathered(model) if sharded else model
+        weights = tensors.gathered(model) if self._sharded else model
         try:
             if self._background is not None:
                 self._background.submit(weights, step=state.global_step)
         finally:
-            if sharded:
+            if self._sharded:
                 tensors.drain(weights)
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
@@ -91,6 +87,7 @@ class PublishCallback(TrainerCallback):
                 self.branch, dtype=self._dtype, companions=companions, **self._options
             )
             self._background = BackgroundPublisher(publisher, depth=self._depth, on_published=self._published)
+        self._sharded = tensors.is_sharded(model)
         self._submitted = None
         self._submit(state, model)
 

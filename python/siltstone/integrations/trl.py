@@ -9,12 +9,10 @@ GRPOTrainer and every other trainer take `siltstone.integrations.transformers.Pu
 """
 
 import inspect
-import os
 import re
 
 from .. import tensors
-from ..repository import Repository
-from ..repository import open as open_repository
+from ..repository import opened
 from .transformers import PublishCallback, saved_files
 
 SEAM = "weight_transfer"
@@ -43,9 +41,7 @@ class WeightTransfer:
     """
 
     def __init__(self, repository, branch="main", *, dtype="bf16", companions=None, on_published=None, **options):
-        if not isinstance(repository, Repository):
-            repository = open_repository(os.fspath(repository), create=True)
-        self.repository = repository
+        self.repository = opened(repository)
         self.branch = branch
         self.version = None
         self._dtype = dtype
