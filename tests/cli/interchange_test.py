@@ -14,12 +14,13 @@ import time
 import unittest
 from pathlib import Path
 
-PROGRAM = os.environ["SILTSTONE"]
+from program import PROGRAM, RunsProgram
+
 WAYS = [("trl", "gap_delta"), ("trl", "raw"), ("trl", "indices"), ("slime", "xor"), ("slime", "overwrite")]
 WORDS = 200_000
 
 
-class Interchange(unittest.TestCase):
+class Interchange(RunsProgram, unittest.TestCase):
     def setUp(self):
         self.work = Path(tempfile.mkdtemp(prefix="siltstone-interchange-"))
         self.addCleanup(shutil.rmtree, self.work)
@@ -28,17 +29,6 @@ class Interchange(unittest.TestCase):
         self.words = bytearray(self.random.randbytes(2 * WORDS))
         self.bucket = self.work / "bucket"
         self.ok("init", self.bucket)
-
-    def run_it(self, *words):
-        return subprocess.run([PROGRAM, *map(str, words)], env=self.env, capture_output=True, text=True)
-
-    def ok(self, *words):
-        done = self.run_it(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}")
-        return done.stdout
-
-    def json(self, *words):
-        return json.loads(self.ok(*words, "--json"))
 
     def fails(self, status, says, *words):
         done = self.run_it(*words)

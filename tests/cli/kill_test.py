@@ -17,7 +17,8 @@ import time
 import unittest
 from pathlib import Path
 
-PROGRAM = os.environ["SILTSTONE"]
+from program import PROGRAM, RunsProgram
+
 KILLS = 300
 SHARDS = 3
 SHARD_BYTES = 1 << 19
@@ -59,7 +60,7 @@ def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}
 
 
-class Kill(unittest.TestCase):
+class Kill(RunsProgram, unittest.TestCase):
     def setUp(self):
         self.work = Path(tempfile.mkdtemp(prefix="siltstone-kill-"))
         self.addCleanup(shutil.rmtree, self.work)
@@ -70,12 +71,7 @@ class Kill(unittest.TestCase):
         self.trainer = Trainer(self.work / "trainer", 3)
         self.versions = []  # digests of every committed version
         self.known = {}  # file name -> digests it had in any step that was written
-        self.run_to_end("init", self.bucket)
-
-    def run_to_end(self, *words):
-        done = subprocess.run([PROGRAM, *map(str, words)], env=self.env, capture_output=True, text=True)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return done.stdout
+        self.ok("init", self.bucket)
 
     def write_step(self):
         folder = self.trainer.write()
@@ -85,7 +81,7 @@ class Kill(unittest.TestCase):
         return folder, found
 
     def log_length(self):
-        log = json.loads(self.run_to_end("log", self.bucket, "--json"))["versions"]
+        log = json.loads(self.ok("log", self.bucket, "--json"))["versions"]
         self.assertEqual([version["seq"] for version in log], list(range(len(log)))[::-1])
         return len(log)
 
@@ -123,7 +119,7 @@ class Kill(unittest.TestCase):
     def test_publish_and_follow(self):
         folder, found = self.write_step()
         begin = time.monotonic()
-        self.run_to_end("publish", self.bucket, folder)
+        self.ok("publish", self.bucket, folder)
         self.duration = time.monotonic() - begin
         self.versions.append(found)
         publish_hits = follow_hits = 0
@@ -136,7 +132,7 @@ class Kill(unittest.TestCase):
             follower.stderr.close()
             self.assert_no_torn_file()
 
-        self.run_to_end("pull", self.bucket, self.replica)
+        self.ok("pull", self.bucket, self.replica)
         self.assertEqual(digests(self.replica), self.versions[-1])
         left = sorted(path.name for path in (self.replica / ".siltstone").iterdir())
         ways_back = [name for name in left if name.startswith("way-back-")]
@@ -144,15 +140,15 @@ class Kill(unittest.TestCase):
         self.assertEqual([name for name in left if name not in ways_back], ["lock", "replica.json"])
         for seq in self.random.sample(range(len(self.versions)), 20):
             out = self.work / "out"
-            self.run_to_end("checkout", self.bucket, f"main@{seq}", out)
+            self.ok("checkout", self.bucket, f"main@{seq}", out)
             self.assertEqual(digests(out), self.versions[seq])
             shutil.rmtree(out)
-        self.run_to_end("verify", self.bucket, "--data")
-        self.run_to_end("publish", self.bucket, self.write_step()[0])
+        self.ok("verify", self.bucket, "--data")
+        self.ok("publish", self.bucket, self.write_step()[0])
         for what in ("files-*", "way-back-*"):
             kept = [path.name for path in (self.work / "cache").rglob(what)]
             self.assertLessEqual(len(kept), 1, "killed publishers left what nobody removes")
-        inspected = [json.loads(self.run_to_end("inspect", self.bucket, f"main@{seq}", "--json"))["codecs"]
+        inspected = [json.loads(self.ok("inspect", self.bucket, f"main@{seq}", "--json"))["codecs"]
                      for seq in range(1, len(self.versions), 7)]
         looking_back = sum("momentum" in codecs for codecs in inspected)
         self.assertGreater(looking_back, 0)

@@ -12,12 +12,13 @@ import tempfile
 import unittest
 from pathlib import Path
 
-PROGRAM = os.environ["SILTSTONE"]
+from program import PROGRAM, RunsProgram
+
 VERBS = ["init", "publish", "log", "show", "diff", "checkout", "pull", "verify", "tag", "branch",
          "inspect", "bench", "import", "export"]
 
 
-class Verbs(unittest.TestCase):
+class Verbs(RunsProgram, unittest.TestCase):
     def setUp(self):
         self.work = Path(tempfile.mkdtemp(prefix="siltstone-verbs-"))
         self.addCleanup(shutil.rmtree, self.work)
@@ -36,17 +37,6 @@ class Verbs(unittest.TestCase):
         (out / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + self.words)
         (out / "config.json").write_text(config)
         return out
-
-    def run_it(self, *words, **more):
-        return subprocess.run([PROGRAM, *map(str, words)], env=self.env, capture_output=True, text=True, **more)
-
-    def ok(self, *words):
-        done = self.run_it(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}")
-        return done.stdout
-
-    def json(self, *words):
-        return json.loads(self.ok(*words, "--json"))
 
     def fails(self, status, *words, says=""):
         done = self.run_it(*words)
