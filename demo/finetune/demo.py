@@ -20,23 +20,17 @@ import subprocess
 import sys
 import time
 
-import prove
-
 HERE = pathlib.Path(__file__).resolve().parent
-MARKER = ".siltstone-demo"  # only a folder with this file is ever removed
+sys.path.insert(0, str(HERE.parent))
+
+import prove  # noqa: E402
+from run_folder import Failure, make_empty, megabytes  # noqa: E402
+
 WEIGHTS = "model.safetensors"
 STALLED_SECONDS = 150
 COLUMNS = ("step", "loss", "changed", "written", "fetched", "of full", "bits/chg", "publish",
            "stage", "commit", "proven")
 WIDTHS = (4, 7, 8, 9, 9, 8, 8, 8, 8, 8, 6)
-
-
-class Failure(Exception):
-    pass
-
-
-def megabytes(size):
-    return f"{size / 1e6:.2f} MB"
 
 
 def tail_of(path, lines=15):
@@ -117,12 +111,7 @@ class Demo:
         return json.loads(done.stdout)
 
     def prepare(self):
-        if self.run.exists():
-            if not (self.run / MARKER).exists() and any(self.run.iterdir()):
-                raise Failure(f"{self.run} is not the folder of an earlier demo; not removing it")
-            shutil.rmtree(self.run)
-        self.run.mkdir(parents=True)
-        (self.run / MARKER).touch()
+        make_empty(self.run)
         self.siltstone("init", self.bucket)
 
     def start(self):

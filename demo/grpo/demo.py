@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import shutil
 import statistics
 import sys
 import time
@@ -20,11 +19,14 @@ import warnings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 import cpu
 import policy
 import torch
 from datasets import Dataset
 from rollouts import GENERATIONS, Rollouts
+from run_folder import Failure, make_empty, megabytes
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
@@ -32,17 +34,8 @@ from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 import siltstone
 from siltstone.integrations.trl import WeightTransfer, model_version
 
-MARKER = ".siltstone-demo"  # only a folder with this file is ever removed
 COLUMNS = {"step": 4, "reward": 6, "staleness": 9, "changed": 8, "delta": 9, "of full": 8, "bits/chg": 8,
            "anchor": 6, "publish": 8}
-
-
-class Failure(Exception):
-    pass
-
-
-def megabytes(size):
-    return f"{size / 1e6:.2f} MB"
 
 
 class Published:
@@ -94,12 +87,7 @@ class Table(TrainerCallback):
 
 def prepare(run, size):
     """Empties the run's folder and writes the model folder that training starts from."""
-    if run.exists():
-        if not (run / MARKER).exists() and any(run.iterdir()):
-            raise Failure(f"{run} is not the folder of an earlier demo; not removing it")
-        shutil.rmtree(run)
-    run.mkdir(parents=True)
-    (run / MARKER).touch()
+    make_empty(run)
     start = policy.new_policy(size)
     start.save_pretrained(run / "start")
     policy.tokenizer().save_pretrained(run / "start")
