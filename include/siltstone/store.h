@@ -9,6 +9,7 @@
 // unknown), kPermission, kIo, kCorrupt (object shorter than the range asked for).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,8 @@ class ByteSource {
   virtual uint64_t size_bytes() const = 0;
   // REQUIRES: offset_bytes + out.size() <= size_bytes().
   virtual Status read(uint64_t offset_bytes, std::span<std::byte> out) const = 0;
+  // 64 hexadecimal digits where the SHA-256 is known already; else empty.
+  virtual std::string sha256() const { return {}; }
 };
 
 struct ObjectInfo {
@@ -38,6 +41,8 @@ struct ObjectInfo {
 struct StoreTraits {
   bool create_exclusive = true;  // create really is atomic and exclusive
   bool local = false;            // reads cost what reads of a local file cost
+  bool waits = false;            // wait() waits
+  unsigned transfers = 1;        // how many requests at once it is worth to make
 };
 
 class Store {
@@ -51,6 +56,13 @@ class Store {
 
   // Fills `out` from the object's byte `offset_bytes` on.
   virtual Status read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) = 0;
+
+  // The whole object. kCorrupt if it has more than `limit_bytes`.
+  virtual Result<std::string> read_all(std::string_view name, uint64_t limit_bytes);
+
+  // Waits until there is an object of that name, at most `seconds`, or until `stop` becomes true;
+  // returns whether there is one. Only where traits().waits; others say false at once.
+  virtual Result<bool> wait(std::string_view name, double seconds, const std::atomic<bool>* stop);
 
   // Creates the object; when it returns without error the object is durable.
   virtual Status create(std::string_view name, const ByteSource& content) = 0;
@@ -66,9 +78,18 @@ class Store {
   virtual Status remove(std::string_view name) = 0;
 };
 
+// How a store behind a network is talked to.
+struct StoreOptions {
+  unsigned transfers = 16;        // requests at once, 1 to 256
+  uint64_t bytes_per_second = 0;  // of all transfers together, each way; 0: no limit
+  double connect_seconds = 10;    // until a connection stands
+  double stall_seconds = 30;      // without a byte: the request is given up and made again
+  double total_seconds = 300;     // of trying one request again, before it fails as kUnavailable
+};
+
 // A path, file:///path, or mem://name (process-wide, for tests). A directory is created by
 // Repository::init, never here.
-Result<std::shared_ptr<Store>> open_store(std::string_view url);
+Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions& options = {});
 
 // Whether `name` is a legal object name: [a-z0-9._-]{1,128}(/...){0,6}, at most 512 bytes, no
 // component that is "." or "..".

@@ -28,7 +28,7 @@ Result<std::unique_ptr<Repository>> Repository::init(std::shared_ptr<Store> stor
   Status created = store->create(kRepoKey, PiecesSource({as_bytes(bytes)}));
   if (!created && created.error().code == Code::kUnavailable) {
     // The reply was lost: if it is our record that lies there, it was created.
-    const Result<std::string> found = read_object(*store, kRepoKey, kMaxCommitBytes);
+    const Result<std::string> found = store->read_all(kRepoKey, kMaxCommitBytes);
     if (found && *found == bytes) created = {};
   }
   if (!created && created.error().code == Code::kConflict) {
@@ -40,7 +40,7 @@ Result<std::unique_ptr<Repository>> Repository::init(std::shared_ptr<Store> stor
 }
 
 Result<std::unique_ptr<Repository>> Repository::open(std::shared_ptr<Store> store) {
-  Result<std::string> bytes = read_object(*store, kRepoKey, kMaxCommitBytes);
+  Result<std::string> bytes = store->read_all(kRepoKey, kMaxCommitBytes);
   if (!bytes && bytes.error().code == Code::kNotFound) {
     return Error{Code::kNotFound,
                  "'" + store->url() + "' holds no repository; `siltstone init` makes one"};

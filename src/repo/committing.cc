@@ -35,7 +35,7 @@ Result<Committed> create_commit(Store& store, const Commit& commit) {
     const Code code = status.error().code;
     if (code != Code::kConflict && code != Code::kUnavailable) return std::move(status).error();
     last = status.error().message;
-    const Result<std::string> found = read_object(store, key, kMaxCommitBytes);
+    const Result<std::string> found = store.read_all(key, kMaxCommitBytes);
     if (found) {
       if (*found == bytes) return committed;
       return taken(commit);

@@ -28,18 +28,6 @@ std::optional<std::string> strip(std::string_view text, std::string_view prefix,
 
 }  // namespace
 
-Result<std::string> read_object(Store& store, std::string_view key, uint64_t limit_bytes) {
-  SILT_ASSIGN(const uint64_t size, store.size_bytes(key));
-  if (size > limit_bytes) {
-    return Error{Code::kCorrupt, "object '" + std::string(key) + "' has " + std::to_string(size) +
-                                     " bytes, at most " + std::to_string(limit_bytes) +
-                                     " are allowed"};
-  }
-  std::string content(size, '\0');
-  if (size > 0) SILT_TRY(store.read(key, 0, std::as_writable_bytes(std::span(content))));
-  return content;
-}
-
 Result<Commit> History::read(const std::string& branch, uint64_t seq) {
   std::string own = branch;
   for (int depth = 0; depth < kMaxForkDepth; ++depth) {
@@ -52,7 +40,7 @@ Result<Commit> History::read(const std::string& branch, uint64_t seq) {
     const auto found = commits_.find({own, seq});
     if (found != commits_.end()) return found->second;
   }
-  Result<std::string> bytes = read_object(*store_, commit_key(own, seq), kMaxCommitBytes);
+  Result<std::string> bytes = store_->read_all(commit_key(own, seq), kMaxCommitBytes);
   if (!bytes) {
     if (bytes.error().code != Code::kNotFound) {
       return std::move(bytes).error().in("read commit " + name_of(own, seq));
@@ -90,7 +78,7 @@ Result<std::optional<VersionId>> History::fork(const std::string& branch) {
     if (found != forks_.end()) return found->second;
   }
   std::optional<VersionId> start;
-  Result<std::string> bytes = read_object(*store_, branch_key(branch), kMaxCommitBytes);
+  Result<std::string> bytes = store_->read_all(branch_key(branch), kMaxCommitBytes);
   if (bytes) {
     Result<VersionId> target = parse_ref(*bytes, repo_id_);
     if (!target) return std::move(target).error().in("record of branch '" + branch + "'");
@@ -125,7 +113,7 @@ Result<std::optional<Commit>> History::head(const std::string& branch) {
     }
   }
   if (!low) {
-    const Result<std::string> hint = read_object(*store_, head_key(branch), kMaxCommitBytes);
+    const Result<std::string> hint = store_->read_all(head_key(branch), kMaxCommitBytes);
     if (!hint && hint.error().code != Code::kNotFound) return hint.error();
     const std::optional<uint64_t> hinted = hint ? parse_head(*hint) : std::nullopt;
     if (hinted && *hinted >= first) {
@@ -171,7 +159,7 @@ Result<Commit> History::resolve(const VersionRef& ref) {
       return Error{Code::kNotFound, "branch '" + ref.name + "' has no versions"};
     }
     case VersionRef::Kind::kTag: {
-      Result<std::string> bytes = read_object(*store_, tag_key(ref.name), kMaxCommitBytes);
+      Result<std::string> bytes = store_->read_all(tag_key(ref.name), kMaxCommitBytes);
       if (!bytes && bytes.error().code == Code::kNotFound) {
         return Error{Code::kNotFound, "there is no tag '" + ref.name + "'"};
       }
@@ -214,7 +202,7 @@ Result<std::shared_ptr<const Schema>> History::schema(const std::string& hash) {
     const std::lock_guard lock(mutex_);
     if (const auto found = schemas_.find(hash); found != schemas_.end()) return found->second;
   }
-  Result<std::string> bytes = read_object(*store_, schema_key(hash), kMaxSchemaBytes);
+  Result<std::string> bytes = store_->read_all(schema_key(hash), kMaxSchemaBytes);
   if (!bytes) {
     Error error = std::move(bytes).error();
     if (error.code == Code::kNotFound) error.code = Code::kCorrupt;  // a commit promises it
@@ -250,7 +238,7 @@ Result<std::vector<RefInfo>> History::tags() {
   for (const ObjectInfo& record : records) {
     const std::optional<std::string> name = strip(record.name, "tags/", ".json");
     if (!name) continue;
-    SILT_ASSIGN(const std::string bytes, read_object(*store_, record.name, kMaxCommitBytes));
+    SILT_ASSIGN(const std::string bytes, store_->read_all(record.name, kMaxCommitBytes));
     Result<VersionId> target = parse_ref(bytes, repo_id_);
     if (!target) return std::move(target).error().in("record of tag '" + *name + "'");
     tags.push_back({*name, *std::move(target)});

@@ -18,9 +18,6 @@
 
 namespace siltstone {
 
-// A whole object of at most `limit_bytes`.
-Result<std::string> read_object(Store& store, std::string_view key, uint64_t limit_bytes);
-
 class History {
  public:
   History(std::shared_ptr<Store> store, std::string repo_id)

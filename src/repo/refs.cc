@@ -13,7 +13,7 @@ Status create_record(Store& store, const std::string& key, const std::string& by
   Status created = create_unique(store, key, PiecesSource({as_bytes(bytes)}));
   if (created) return {};
   if (created.error().code != Code::kConflict) return std::move(created).error().in(what);
-  SILT_ASSIGN(const std::string found, read_object(store, key, kMaxCommitBytes));
+  SILT_ASSIGN(const std::string found, store.read_all(key, kMaxCommitBytes));
   if (found == bytes) return {};
   return Error{Code::kConflict, what + " already exists and names another version"};
 }

@@ -46,7 +46,7 @@ Status WeightFiles::finish(unsigned threads) {
 
 Result<std::string> fetch_companion(Store& store, const CompanionRef& companion) {
   const std::string key = companion_key(companion.sha256);
-  Result<std::string> content = read_object(store, key, companion.size_bytes);
+  Result<std::string> content = store.read_all(key, companion.size_bytes);
   if (!content) return promised(std::move(content).error()).in("file '" + companion.path + "'");
   if (sha256_hex(as_bytes(*content)) != companion.sha256) {
     return Error{Code::kCorrupt,

@@ -17,7 +17,7 @@ Result<std::shared_ptr<Store>> open_path(std::string_view url, const std::string
 
 }  // namespace
 
-Result<std::shared_ptr<Store>> open_store(std::string_view url) {
+Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions&) {
   if (url.empty()) {
     return Error{Code::kInvalidArgument,
                  "no store given; expected a path, file:///path or mem://name"};
