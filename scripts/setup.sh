@@ -3,8 +3,9 @@
 # as root. Usage: scripts/setup.sh [build|lint|fuzz]...
 set -euo pipefail
 
-build=(g++ ccache cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
-       libcli11-dev libgtest-dev python3-dev python3-venv ca-certificates)
+build=(g++ ccache cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev
+       libcurl4-openssl-dev libpugixml-dev nlohmann-json3-dev libcli11-dev libgtest-dev python3-dev
+       python3-venv ca-certificates)
 lint=(clang-format-14 clang-tidy-14)
 fuzz=(clang-14 libclang-rt-14-dev)
 

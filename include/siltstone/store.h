@@ -41,6 +41,7 @@ struct ObjectInfo {
 struct StoreTraits {
   bool create_exclusive = true;  // create really is atomic and exclusive
   bool local = false;            // reads cost what reads of a local file cost
+  bool retries = false;          // passing failures have been tried again when they are reported
   bool waits = false;            // wait() waits
   unsigned transfers = 1;        // how many requests at once it is worth to make
 };
@@ -76,6 +77,11 @@ class Store {
 
   // No error if there is no such object.
   virtual Status remove(std::string_view name) = 0;
+
+  // From now on create looks whether the name is free and then writes it, so that of two writers at
+  // once both may succeed: for servers that cannot do better. kUnsupported where that is not
+  // needed.
+  virtual Status use_single_writer();
 };
 
 // How a store behind a network is talked to.
@@ -87,8 +93,10 @@ struct StoreOptions {
   double total_seconds = 300;     // of trying one request again, before it fails as kUnavailable
 };
 
-// A path, file:///path, or mem://name (process-wide, for tests). A directory is created by
-// Repository::init, never here.
+// A path, file:///path, s3://bucket/prefix?endpoint=...&region=..., hf://buckets/namespace/name,
+// http(s)://host/path (read only), or mem://name (process-wide, for tests). A directory is created
+// by Repository::init, a bucket by the tools of its server; no request is made here.
+// Credentials: as for `aws` (AWS_ACCESS_KEY_ID and so on, or profile files).
 Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions& options = {});
 
 // Whether `name` is a legal object name: [a-z0-9._-]{1,128}(/...){0,6}, at most 512 bytes, no

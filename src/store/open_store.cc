@@ -2,12 +2,18 @@
 
 #include "base/try.h"
 #include "siltstone/store.h"
+#include "store/http.h"
 #include "store/local.h"
 #include "store/memory.h"
+#include "store/s3.h"
 #include "store/url.h"
 
 namespace siltstone {
 namespace {
+
+constexpr const char* kSchemes =
+    "a path, file:///path, s3://bucket/prefix, hf://buckets/namespace/name, https://host/path or "
+    "mem://name";
 
 Result<std::shared_ptr<Store>> open_path(std::string_view url, const std::string& path) {
   if (path.find('\0') != path.npos) return bad_url(url, "has a NUL byte in its path");
@@ -17,10 +23,9 @@ Result<std::shared_ptr<Store>> open_path(std::string_view url, const std::string
 
 }  // namespace
 
-Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions&) {
+Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions& options) {
   if (url.empty()) {
-    return Error{Code::kInvalidArgument,
-                 "no store given; expected a path, file:///path or mem://name"};
+    return Error{Code::kInvalidArgument, std::string("no store given; expected ") + kSchemes};
   }
   const std::string scheme = scheme_of(url);
   if (scheme.empty()) return open_path(url, std::string(url));
@@ -39,9 +44,16 @@ Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptio
     std::shared_ptr<Store> store = MemoryStore::shared(rest);
     return store;
   }
+  if (scheme == "s3" || scheme == "hf") {
+    SILT_ASSIGN(std::shared_ptr<Store> store, S3Store::open(url, options));
+    return store;
+  }
+  if (scheme == "http" || scheme == "https") {
+    SILT_ASSIGN(std::shared_ptr<Store> store, HttpStore::open(url, options));
+    return store;
+  }
   return Error{Code::kUnsupported, "'" + std::string(url) + "': stores of scheme '" + scheme +
-                                       "' are not supported; expected a path, file:///path or "
-                                       "mem://name"};
+                                       "' are not supported; expected " + kSchemes};
 }
 
 }  // namespace siltstone

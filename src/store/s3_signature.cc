@@ -52,6 +52,11 @@ Sha256Digest signing_key(const S3Credentials& credentials, std::string_view date
 
 }  // namespace
 
+std::string encoded_target(std::string_view path, const HttpFields& query) {
+  const std::string encoded = percent_encoded(path, /*keep_slashes=*/true);
+  return query.empty() ? encoded : encoded + "?" + canonical_query(query);
+}
+
 SignedRequest sign(const S3Request& request, const S3Credentials& credentials,
                    std::string_view region, std::time_t now) {
   const std::string date = utc(now, "%Y%m%d");
@@ -74,7 +79,7 @@ SignedRequest sign(const S3Request& request, const S3Credentials& credentials,
   }
   const std::string path = percent_encoded(request.path, /*keep_slashes=*/true);
   const std::string query = canonical_query(request.query);
-  out.target = query.empty() ? path : path + "?" + query;
+  out.target = encoded_target(request.path, request.query);
 
   const std::string canonical = request.method + "\n" + path + "\n" + query + "\n" + lines + "\n" +
                                 names + "\n" + request.payload_sha256;

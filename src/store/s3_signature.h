@@ -29,6 +29,9 @@ struct S3Request {
 };
 inline constexpr std::string_view kUnsignedPayload = "UNSIGNED-PAYLOAD";
 
+// The path, and the query in the order in which it is signed, percent-encoded.
+std::string encoded_target(std::string_view path, const HttpFields& query);
+
 // What goes over the wire. The server compares a signature made of what it received, so the target
 // is sent as it stands here.
 struct SignedRequest {

@@ -21,4 +21,8 @@ Result<bool> Store::wait(std::string_view, double, const std::atomic<bool>*) {
   return false;
 }
 
+Status Store::use_single_writer() {
+  return Error{Code::kUnsupported, "'" + url() + "' needs no single-writer mode"};
+}
+
 }  // namespace siltstone

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <barrier>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -47,14 +48,21 @@ TestBucket faulty_bucket() {
   return {.open = [inner] { return std::make_shared<FaultyStore>(inner); }};
 }
 
-// One line for each store.
-const std::array kStores = {
-    StoreCase{"Memory", memory_bucket},
-    StoreCase{"Directory", directory_bucket},
-    StoreCase{"FaultyUnarmed", faulty_bucket},
-};
+// Of the server that tests/servers/run.py names, in its bucket "contract".
+TestBucket s3_bucket() {
+  const std::string url =
+      "s3://contract/" + unique_name("") + "?endpoint=" + std::getenv("SILTSTONE_TEST_S3_ENDPOINT");
+  return {.open = [url] { return *open_store(url); }};
+}
 
-INSTANTIATE_TEST_SUITE_P(Every, StoreContract, testing::ValuesIn(kStores),
+// One line for each store.
+std::vector<StoreCase> stores() {
+  if (std::getenv("SILTSTONE_TEST_S3_ENDPOINT") != nullptr) return {{"S3", s3_bucket}};
+  return {
+      {"Memory", memory_bucket}, {"Directory", directory_bucket}, {"FaultyUnarmed", faulty_bucket}};
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, StoreContract, testing::ValuesIn(stores()),
                          [](const auto& store) { return store.param.name; });
 
 TEST_P(StoreContract, KeepsWhatIsCreated) {
