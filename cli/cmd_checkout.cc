@@ -11,7 +11,7 @@ struct Arguments {
 };
 
 Status run(const Common& common, const Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   Result<Version> version = (*repository)->resolve(arguments.version);
   if (!version) return std::move(version).error();
@@ -40,7 +40,7 @@ void add_checkout(CLI::App& app, Context& context) {
                             "siltstone checkout /data/bucket main@7 restored");
   add_work_options(verb, context);
   auto arguments = std::make_shared<Arguments>();
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("VERSION", arguments->version, "Version")->required();
   verb->add_option("DIR", arguments->folder, "Folder, absent or empty")->required();
   verb->add_flag("-f,--force", arguments->force, "Replace a folder that is not empty");

@@ -13,9 +13,10 @@ Result<DiffReport> diff_folders(const std::string& from, const std::string& to,
   return diff_checkpoints(**a, **b, options);
 }
 
-Result<DiffReport> diff_versions(const std::string& bucket, const std::string& from,
-                                 const std::string& to, const DiffOptions& options) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(bucket);
+Result<DiffReport> diff_versions(const Common& common, const std::string& bucket,
+                                 const std::string& from, const std::string& to,
+                                 const DiffOptions& options) {
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, bucket);
   if (!repository) return std::move(repository).error();
   Result<Version> a = (*repository)->resolve(from);
   if (!a) return std::move(a).error();
@@ -29,7 +30,7 @@ Status run(const Common& common, const std::vector<std::string>& sides) {
   const DiffOptions options{common.threads, bar.callback()};
   Result<DiffReport> report = sides.size() == 2
                                   ? diff_folders(sides[0], sides[1], options)
-                                  : diff_versions(sides[0], sides[1], sides[2], options);
+                                  : diff_versions(common, sides[0], sides[1], sides[2], options);
   if (!report) return std::move(report).error();
   Json tensors = Json::array();
   for (const TensorDiff& tensor : report->tensors) {
@@ -62,6 +63,7 @@ void add_diff(CLI::App& app, Context& context) {
                "siltstone diff /data/bucket main@3 main@7\n"
                "  siltstone diff run/step_0003 run/step_0007");
   add_work_options(verb, context);
+  add_store_options(verb, context);
   auto sides = std::make_shared<std::vector<std::string>>();
   verb->add_option("SIDES", *sides, "BUCKET VERSION VERSION, or CHECKPOINT CHECKPOINT")
       ->required()

@@ -14,7 +14,7 @@ struct Arguments {
 };
 
 Status run(const Common& common, Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   ExportOptions& options = arguments.options;
   options.layout = *find_layout(arguments.format);
@@ -55,7 +55,7 @@ void add_export(CLI::App& app, Context& context) {
   add_work_options(verb, context);
   auto arguments = std::make_shared<Arguments>();
   ExportOptions& options = arguments->options;
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("RANGE", arguments->range, "A version, FROM..TO, or a branch: all of it")
       ->required();
   verb->add_option("DIR", arguments->folder, "Folder; goes on where it ends")->required();

@@ -16,7 +16,7 @@ struct Arguments {
 };
 
 Status run(const Common& common, Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   ImportOptions& options = arguments.options;
   options.layout = find_layout(arguments.format);
@@ -64,7 +64,7 @@ void add_import(CLI::App& app, Context& context) {
   add_work_options(verb, context);
   auto arguments = std::make_shared<Arguments>();
   ImportOptions& options = arguments->options;
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("DIR", arguments->folder,
                    "Holds anchors/ and deltas/ (trl), or weight_vNNNNNN/ (slime)")
       ->required();

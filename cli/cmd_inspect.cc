@@ -157,7 +157,7 @@ Result<Inspection> look(const Common& common, const Arguments& arguments) {
   options.progress = bar.callback();
   if (std::filesystem::is_regular_file(arguments.place))
     return inspect_pack(arguments.place, options);
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.place);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.place);
   if (!repository) return std::move(repository).error();
   Result<Version> version = (*repository)->resolve(arguments.version);
   if (!version) return std::move(version).error();
@@ -191,7 +191,9 @@ void add_inspect(CLI::App& app, Context& context) {
                             "  siltstone inspect 0-0.safetensors --tensor '*.weight'");
   auto arguments = std::make_shared<Arguments>();
   add_work_options(verb, context);
-  verb->add_option("BUCKET", arguments->place, "Directory or URL, or the file of one delta pack")
+  add_store_options(verb, context);
+  verb->add_option("BUCKET", arguments->place,
+                   "Bucket (directory or URL), or the file of one delta pack")
       ->required();
   verb->add_option("VERSION", arguments->version, "Version (default: main)");
   verb->add_option("--tensor", arguments->options.tensors, "Only tensors whose names match GLOB");

@@ -23,11 +23,13 @@ std::string artifact_text(const Version& version) {
 }
 
 Status run(const Common& common, const Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   Result<std::vector<Version>> versions = (*repository)->log(arguments.branch, arguments.limit);
   if (!versions) return std::move(versions).error();
   Result<std::vector<RefInfo>> tags = (*repository)->tags();
+  // A bucket behind plain HTTP cannot be listed; it has a log all the same.
+  if (!tags && tags.error().code == Code::kUnsupported) tags = std::vector<RefInfo>();
   if (!tags) return std::move(tags).error();
   std::map<std::string, std::vector<std::string>> tags_of;
   for (const RefInfo& tag : *tags) tags_of[tag.target.commit_hash].push_back(tag.name);
@@ -54,7 +56,7 @@ void add_log(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, context, "log", "List the versions of a branch, newest first",
                             "siltstone log /data/bucket -n 10");
   auto arguments = std::make_shared<Arguments>();
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("-b,--branch", arguments->branch, "Branch, or any VERSION to start from");
   verb->add_option("-n,--limit", arguments->limit, "At most so many");
   verb->callback([&context, arguments] {

@@ -32,6 +32,7 @@ Json to_json(const PublishReport& report) {
           {"bits_per_changed_element", bits_per_changed(report)},
           {"seconds", report.seconds},
           {"base", report.base},
+          {"single_writer", report.single_writer},
           {"root", report.version.root}};
 }
 
@@ -51,7 +52,7 @@ std::string to_line(const PublishReport& report) {
 }
 
 Status run(const Common& common, Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   Result<std::unique_ptr<Checkpoint>> checkpoint = open_checkpoint(arguments.checkpoint);
   if (!checkpoint) return std::move(checkpoint).error();
@@ -68,6 +69,7 @@ Status run(const Common& common, Arguments& arguments) {
   Result<PublishReport> report = (*repository)->publish(**checkpoint, options);
   if (!report) return std::move(report).error().in("publish '" + arguments.checkpoint + "'");
   say(common, to_line(*report));
+  if (report->single_writer) note(common, kSingleWriterRemark);
   emit(common, to_json(*report));
   return {};
 }
@@ -81,7 +83,7 @@ void add_publish(CLI::App& app, Context& context) {
   add_work_options(verb, context);
   auto arguments = std::make_shared<Arguments>();
   PublishOptions& options = arguments->options;
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("CHECKPOINT", arguments->checkpoint,
                    "A .safetensors file or a Hugging Face model folder")
       ->required();

@@ -111,7 +111,7 @@ Status pull_once(const Common& common, Replica& replica, Repository& repository,
 }
 
 Status run(const Common& common, const Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   // Before anything is created: a version that does not exist must leave no folder behind.
   std::optional<Version> target;
@@ -162,7 +162,7 @@ void add_pull(CLI::App& app, Context& context) {
       "siltstone pull /data/bucket replica --follow --on-update 'echo $SILTSTONE_VERSION'");
   add_work_options(verb, context);
   auto arguments = std::make_shared<Arguments>();
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("DIR", arguments->folder, "The replica's folder; made if absent")->required();
   auto* branch = verb->add_option("-b,--branch", arguments->branch, "Branch (default: main)");
   auto* to = verb->add_option("--to", arguments->to, "This version instead of the branch's head")

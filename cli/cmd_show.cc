@@ -9,7 +9,7 @@ struct Arguments {
 };
 
 Status run(const Common& common, const Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   Result<Version> version = (*repository)->resolve(arguments.version);
   if (!version) return std::move(version).error();
@@ -40,7 +40,7 @@ void add_show(CLI::App& app, Context& context) {
   CLI::App* verb = add_verb(app, context, "show", "Show one version",
                             "siltstone show /data/bucket tag:release-1");
   auto arguments = std::make_shared<Arguments>();
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("VERSION", arguments->version, "Version (default: main)");
   verb->callback([&context, arguments] {
     context.run = [&context, arguments] { return run(context.common, *arguments); };

@@ -10,7 +10,7 @@ struct Arguments {
 };
 
 Status run(const Common& common, const Arguments& arguments) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   ProgressBar bar(common, "verify");
   VerifyOptions options;
@@ -44,7 +44,7 @@ void add_verify(CLI::App& app, Context& context) {
                "siltstone verify /data/bucket --data");
   add_work_options(verb, context);
   auto arguments = std::make_shared<Arguments>();
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("VERSION", arguments->version, "Only this version (default: all)");
   verb->add_flag("--data", arguments->data, "Read every object and rebuild every version");
   verb->callback([&context, arguments] {

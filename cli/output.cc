@@ -43,6 +43,27 @@ void add_work_options(CLI::App* verb, Context& context) {
       ->transform(CLI::AsSizeValue(false));
 }
 
+void add_bucket_options(CLI::App* verb, Context& context, std::string* bucket) {
+  verb->add_option("BUCKET", *bucket,
+                   "Directory, s3://BUCKET/PREFIX, hf://buckets/NAMESPACE/NAME\n"
+                   "or http://HOST/PATH (read only)")
+      ->required();
+  add_store_options(verb, context);
+}
+
+void add_store_options(CLI::App* verb, Context& context) {
+  StoreOptions& store = context.common.store;
+  verb->add_option("--transfers", store.transfers,
+                   "Requests at once to a remote BUCKET (default: 16)")
+      ->check(CLI::Range(1, 256));
+  verb->add_option("--limit-rate", store.bytes_per_second,
+                   "Bytes per second of all transfers together, such as 20MB (default: no limit)")
+      ->transform(CLI::AsSizeValue(false));
+  verb->add_option("--timeout", store.total_seconds,
+                   "Seconds for which a request that fails is made again (default: 300)")
+      ->check(CLI::Range(0.0, 86400.0));
+}
+
 int exit_status(Code code) {
   switch (code) {
     case Code::kInvalidArgument:
@@ -87,8 +108,8 @@ void print_error(const Common& common, const Error& error) {
                   {"message", error.message}}}});
 }
 
-Result<std::unique_ptr<Repository>> open_repository(const std::string& url) {
-  Result<std::shared_ptr<Store>> store = open_store(url);
+Result<std::unique_ptr<Repository>> open_repository(const Common& common, const std::string& url) {
+  Result<std::shared_ptr<Store>> store = open_store(url, common.store);
   if (!store) return std::move(store).error();
   return Repository::open(*std::move(store));
 }

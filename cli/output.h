@@ -13,6 +13,7 @@
 
 #include "siltstone/repository.h"
 #include "siltstone/result.h"
+#include "siltstone/store.h"
 #include "siltstone/version.h"
 
 namespace siltstone::cli {
@@ -24,6 +25,7 @@ struct Common {
   bool quiet = false;
   unsigned threads = 0;
   uint64_t memory_bytes = uint64_t{1} << 30;
+  StoreOptions store;
 };
 
 // What a verb's callback leaves behind: main() runs it and exits with its result.
@@ -38,7 +40,16 @@ CLI::App* add_verb(CLI::App& app, Context& context, const std::string& name,
 // --threads and --memory, for verbs that read weights.
 void add_work_options(CLI::App* verb, Context& context);
 
+// --transfers, --limit-rate and --timeout, for verbs that open a bucket.
+void add_store_options(CLI::App* verb, Context& context);
+// BUCKET and the options above.
+void add_bucket_options(CLI::App* verb, Context& context, std::string* bucket);
+
 int exit_status(Code code);
+
+// What every summary says of a bucket of that kind.
+inline constexpr const char* kSingleWriterRemark =
+    "single-writer bucket: a second writer could overwrite this one's versions unnoticed";
 
 // Prints a line for people (not with --json), or a JSON document (only with --json).
 void say(const Common& common, const std::string& line);
@@ -48,7 +59,7 @@ void note(const Common& common, const std::string& line);
 void print_error(const Common& common, const Error& error);
 
 // Opens the store at `url` and the repository in it.
-Result<std::unique_ptr<Repository>> open_repository(const std::string& url);
+Result<std::unique_ptr<Repository>> open_repository(const Common& common, const std::string& url);
 
 Json describe(const Version& version);
 std::string format_bytes(uint64_t bytes);

@@ -22,7 +22,7 @@ Status list(const Common& common, Repository& repository, const RefVerb& kind) {
 }
 
 Status run(const Common& common, const Arguments& arguments, const RefVerb& kind) {
-  Result<std::unique_ptr<Repository>> repository = open_repository(arguments.bucket);
+  Result<std::unique_ptr<Repository>> repository = open_repository(common, arguments.bucket);
   if (!repository) return std::move(repository).error();
   if (arguments.name.empty()) return list(common, **repository, kind);
   Result<Version> version = (*repository)->resolve(arguments.version);
@@ -40,7 +40,7 @@ Status run(const Common& common, const Arguments& arguments, const RefVerb& kind
 void add_ref_verb(CLI::App& app, Context& context, const RefVerb& kind) {
   CLI::App* verb = add_verb(app, context, kind.name, kind.description, kind.example);
   auto arguments = std::make_shared<Arguments>();
-  verb->add_option("BUCKET", arguments->bucket, "Directory or URL")->required();
+  add_bucket_options(verb, context, &arguments->bucket);
   verb->add_option("NAME", arguments->name, "Name to make; without it, all are listed");
   verb->add_option("VERSION", arguments->version, "Version it names (default: main)");
   verb->callback([&context, arguments, kind] {

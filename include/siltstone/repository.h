@@ -90,8 +90,9 @@ struct PublishReport {
   uint64_t section_bytes = 0;
   uint64_t changed_elements = 0;
   uint64_t total_elements = 0;
-  uint64_t total_bytes = 0;  // of the full model's tensors
-  std::string base;          // where the previous state was read from: for people
+  uint64_t total_bytes = 0;    // of the full model's tensors
+  std::string base;            // where the previous state was read from: for people
+  bool single_writer = false;  // the bucket cannot keep a second writer from overwriting this
   double seconds = 0;
 };
 
@@ -162,17 +163,26 @@ struct RefInfo {
   VersionId target;  // of a branch: where it forked, or its head where it has versions of its own
 };
 
+struct InitOptions {
+  // Take a store that does not create exclusively. The word of whoever asks for it is then all that
+  // keeps two writers from overwriting each other's versions.
+  bool single_writer = false;
+};
+
 struct RepositoryInfo {
   std::string repo_id;  // 32 hexadecimal digits
   std::string url;
+  bool single_writer = false;  // InitOptions::single_writer
 };
 
 class Repository {
  public:
   virtual ~Repository() = default;
 
-  // Creates repo.json; kConflict if the store already holds a repository.
-  static Result<std::unique_ptr<Repository>> init(std::shared_ptr<Store> store);
+  // Creates repo.json; kConflict if the store already holds a repository, kUnsupported if the store
+  // turns out not to do what the commit protocol rests on.
+  static Result<std::unique_ptr<Repository>> init(std::shared_ptr<Store> store,
+                                                  const InitOptions& options = {});
   static Result<std::unique_ptr<Repository>> open(std::shared_ptr<Store> store);
 
   virtual RepositoryInfo info() const = 0;

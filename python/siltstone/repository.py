@@ -16,20 +16,34 @@ PathLike = str | os.PathLike
 Progress = Callable[[int, int], Any] | None
 
 
-def open(url: PathLike, *, create: bool = False) -> Repository:  # noqa: A001 - siltstone.open reads as the builtin does
+def open(  # noqa: A001 - siltstone.open reads as the builtin does
+    url: PathLike, *, create: bool = False, transfers: int = 16, limit_rate: int = 0, timeout: float = 300
+) -> Repository:
     """Open the repository in a bucket.
 
-    url: a directory (str or path), ``file:///path``, or ``mem://name`` (this process only).
+    url: a directory (str or path), ``s3://bucket/prefix?endpoint=...&region=...``,
+        ``hf://buckets/namespace/name/prefix``, ``http(s)://host/path`` (read only), ``file:///path``, or
+        ``mem://name`` (this process only). Credentials are found as `aws` finds them.
     create: make a repository there if there is none; several processes may do so at once.
+    transfers: requests at once to a bucket behind a network.
+    limit_rate: bytes per second of all its transfers together; 0 for no limit.
+    timeout: seconds for which a request that fails in passing is made again.
 
     Raises NotFound if there is no repository, Unsupported if it needs a newer program. Blocking.
     """
-    return Repository(_core.open_repository(os.fspath(url), create))
+    return Repository(_core.open_repository(os.fspath(url), create, transfers, limit_rate, timeout))
 
 
-def init(url: PathLike) -> Repository:
-    """Create a repository in an empty or absent bucket. Raises Conflict if it holds one already."""
-    return Repository(_core.init_repository(os.fspath(url)))
+def init(url: PathLike, *, single_writer: bool = False) -> Repository:
+    """Create a repository in an empty or absent bucket.
+
+    single_writer: take a store that cannot keep two writers from overwriting each other's versions; only
+        one process may ever write then, and nothing checks that.
+
+    Raises Conflict if the bucket holds a repository already, Unsupported if its store does not do what the
+    commit protocol rests on.
+    """
+    return Repository(_core.init_repository(os.fspath(url), single_writer))
 
 
 def opened(repository: Repository | PathLike) -> Repository:
@@ -69,6 +83,11 @@ class Repository:
     def repo_id(self) -> str:
         """32 hexadecimal digits, drawn when the repository was created."""
         return self._core.repo_id
+
+    @property
+    def single_writer(self) -> bool:
+        """Whether nothing keeps a second writer from overwriting this bucket's versions (see `init`)."""
+        return self._core.single_writer
 
     def version(self, ref: str | _core.Version = "main") -> _core.Version:
         """The Version of that name. Raises NotFound."""

@@ -21,10 +21,10 @@ using Shared = std::shared_ptr<Repository>;
 using Companions = std::map<std::string, nb::bytes>;
 
 Shared with_store(
-    const std::string& url,
+    const std::string& url, const StoreOptions& options,
     const std::function<Result<std::unique_ptr<Repository>>(const std::shared_ptr<Store>&)>& open) {
   return call(nb::none(), [&](const Progress&) -> Result<Shared> {
-    Result<std::shared_ptr<Store>> store = open_store(url);
+    Result<std::shared_ptr<Store>> store = open_store(url, options);
     if (!store) return std::move(store).error();
     Result<std::unique_ptr<Repository>> repository = open(*store);
     if (!repository) return std::move(repository).error();
@@ -32,8 +32,18 @@ Shared with_store(
   });
 }
 
-Shared open_repository(const std::string& url, bool create) {
-  return with_store(url, [&](const std::shared_ptr<Store>& store) {
+StoreOptions store_options(unsigned transfers, uint64_t bytes_per_second, double total_seconds) {
+  StoreOptions options;
+  options.transfers = transfers;
+  options.bytes_per_second = bytes_per_second;
+  options.total_seconds = total_seconds;
+  return options;
+}
+
+Shared open_repository(const std::string& url, bool create, unsigned transfers,
+                       uint64_t bytes_per_second, double total_seconds) {
+  const StoreOptions options = store_options(transfers, bytes_per_second, total_seconds);
+  return with_store(url, options, [&](const std::shared_ptr<Store>& store) {
     const auto is = [](const Result<std::unique_ptr<Repository>>& result, Code code) {
       return !result && result.error().code == code;
     };
@@ -47,8 +57,10 @@ Shared open_repository(const std::string& url, bool create) {
   });
 }
 
-Shared init_repository(const std::string& url) {
-  return with_store(url, Repository::init);
+Shared init_repository(const std::string& url, bool single_writer) {
+  return with_store(url, {}, [&](const std::shared_ptr<Store>& store) {
+    return Repository::init(store, {.single_writer = single_writer});
+  });
 }
 
 // What Python gives publish, beside the checkpoint.
@@ -181,13 +193,15 @@ void bind_repository(nb::module_& module) {
         return base.bytes(tensor).size();
       });
 
-  module.def("open_repository", &open_repository, "url"_a, "create"_a);
-  module.def("init_repository", &init_repository, "url"_a);
+  module.def("open_repository", &open_repository, "url"_a, "create"_a, "transfers"_a,
+             "bytes_per_second"_a, "total_seconds"_a);
+  module.def("init_repository", &init_repository, "url"_a, "single_writer"_a);
   module.def("default_cache", [] { return default_cache().string(); });
 
   nb::class_<Repository>(module, "Repository")
       .def_prop_ro("url", [](Repository& r) { return r.info().url; })
       .def_prop_ro("repo_id", [](Repository& r) { return r.info().repo_id; })
+      .def_prop_ro("single_writer", [](Repository& r) { return r.info().single_writer; })
       .def("head", [](Repository& r,
                       const std::string& branch) { return quick([&] { return r.head(branch); }); })
       .def("resolve", [](Repository& r,

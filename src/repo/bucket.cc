@@ -8,6 +8,7 @@
 #include "base/try.h"
 #include "repo/keys.h"
 #include "repo/objects.h"
+#include "repo/probe.h"
 
 namespace siltstone {
 
@@ -20,10 +21,26 @@ std::string utc_now() {
   return text;
 }
 
-Result<std::unique_ptr<Repository>> Repository::init(std::shared_ptr<Store> store) {
+namespace {
+
+// A directory's way of creating needs no proof.
+Status probe_unless_local(Store& store) {
+  return store.traits().local ? Status() : probe_store(store);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Repository>> Repository::init(std::shared_ptr<Store> store,
+                                                     const InitOptions& options) {
+  const std::string what = "create a repository in '" + store->url() + "'";
+  const bool there = store->size_bytes(kRepoKey).has_value();
+  if (!there) {
+    if (options.single_writer) SILT_TRY(store->use_single_writer());
+    SILT_TRY(probe_unless_local(*store).in(what));
+  }
   std::array<std::byte, 16> nonce;
   random_bytes(nonce);
-  const RepoRecord record{to_hex(nonce)};
+  const RepoRecord record{to_hex(nonce), options.single_writer};
   const std::string bytes = format_repo(record);
   Status created = store->create(kRepoKey, PiecesSource({as_bytes(bytes)}));
   if (!created && created.error().code == Code::kUnavailable) {
@@ -34,9 +51,8 @@ Result<std::unique_ptr<Repository>> Repository::init(std::shared_ptr<Store> stor
   if (!created && created.error().code == Code::kConflict) {
     return Error{Code::kConflict, "'" + store->url() + "' already holds a repository"};
   }
-  if (!created)
-    return std::move(created).error().in("create a repository in '" + store->url() + "'");
-  return std::unique_ptr<Repository>(new Bucket(std::move(store), record.repo_id));
+  if (!created) return std::move(created).error().in(what);
+  return std::unique_ptr<Repository>(new Bucket(std::move(store), record));
 }
 
 Result<std::unique_ptr<Repository>> Repository::open(std::shared_ptr<Store> store) {
@@ -48,14 +64,27 @@ Result<std::unique_ptr<Repository>> Repository::open(std::shared_ptr<Store> stor
   if (!bytes) return std::move(bytes).error().in("open '" + store->url() + "'");
   Result<RepoRecord> record = parse_repo(*bytes);
   if (!record) return std::move(record).error().in("repo.json of '" + store->url() + "'");
-  return std::unique_ptr<Repository>(new Bucket(std::move(store), record->repo_id));
+  return std::unique_ptr<Repository>(new Bucket(std::move(store), *record));
 }
 
-Bucket::Bucket(std::shared_ptr<Store> store, std::string repo_id)
-    : store_(std::move(store)), repo_id_(repo_id), history_(store_, std::move(repo_id)) {}
+Bucket::Bucket(std::shared_ptr<Store> store, const RepoRecord& record)
+    : store_(std::move(store)),
+      repo_id_(record.repo_id),
+      single_writer_(record.single_writer),
+      history_(store_, record.repo_id) {
+  // A copy of such a bucket may lie in a store that can do better, and needs no such mode.
+  if (single_writer_) (void)store_->use_single_writer();
+}
+
+Status Bucket::prove_fit() {
+  const std::lock_guard lock(probe_mutex_);
+  if (!fit_) SILT_TRY(probe_unless_local(*store_));
+  fit_ = true;
+  return {};
+}
 
 RepositoryInfo Bucket::info() const {
-  return {repo_id_, store_->url()};
+  return {repo_id_, store_->url(), single_writer_};
 }
 
 Result<Version> Bucket::resolve(std::string_view ref) {

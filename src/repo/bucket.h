@@ -23,7 +23,7 @@ struct Tuning {
 
 class Bucket final : public Repository {
  public:
-  Bucket(std::shared_ptr<Store> store, std::string repo_id);
+  Bucket(std::shared_ptr<Store> store, const RepoRecord& record);
 
   RepositoryInfo info() const override;
   Result<PublishReport> publish(const Checkpoint& next, const PublishOptions& options) override;
@@ -46,6 +46,8 @@ class Bucket final : public Repository {
 
   const std::shared_ptr<Store>& store() const { return store_; }
   const std::string& repo_id() const { return repo_id_; }
+  // Proves once, before this process writes, that the store can be written to safely.
+  Status prove_fit();
   History& history() { return history_; }
   Tuning tuning;
 
@@ -59,6 +61,9 @@ class Bucket final : public Repository {
 
   std::shared_ptr<Store> store_;
   std::string repo_id_;
+  const bool single_writer_;
+  std::mutex probe_mutex_;
+  bool fit_ = false;  // to be written to; guarded by probe_mutex_
   History history_;
   std::mutex mutex_;
   std::map<std::string, Writer> writers_;

@@ -13,6 +13,9 @@ namespace {
 
 constexpr uint64_t kFormat = 1;
 constexpr const char* kDigestAlgorithm = "nh128-sha256";
+// How objects of the bucket are created (RepoRecord::single_writer).
+constexpr const char* kExclusive = "exclusive";
+constexpr const char* kSingleWriter = "single-writer";
 
 bool is_hex(std::string_view text, size_t digits) {
   return text.size() == digits && std::all_of(text.begin(), text.end(), [](char c) {
@@ -330,7 +333,8 @@ std::string format_repo(const RepoRecord& record) {
   const Json json = {{"format", kFormat},
                      {"required_features", Json::array()},
                      {"repo_id", record.repo_id},
-                     {"digest", kDigestAlgorithm}};
+                     {"digest", kDigestAlgorithm},
+                     {"create", record.single_writer ? kSingleWriter : kExclusive}};
   return seal(json.dump());
 }
 
@@ -343,6 +347,13 @@ Result<RepoRecord> parse_repo(std::string_view bytes) {
   SILT_ASSIGN(const std::string digest, json_string(json, "digest"));
   if (digest != kDigestAlgorithm) {
     return Error{Code::kUnsupported, "digest '" + digest + "' is unknown; update siltstone"};
+  }
+  // Repositories of the first programs do not say it.
+  if (json.contains("create")) {
+    SILT_ASSIGN(const std::string create, json_string(json, "create"));
+    record.single_writer = create == kSingleWriter;
+    if (!record.single_writer && create != kExclusive)
+      return Error{Code::kUnsupported, "create '" + create + "' is unknown; update siltstone"};
   }
   return record;
 }

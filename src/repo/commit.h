@@ -75,6 +75,7 @@ Result<std::vector<ObjectRef>> parse_object_list(std::string_view bytes);
 // What repo.json, branch and tag records hold.
 struct RepoRecord {
   std::string repo_id;
+  bool single_writer = false;
 };
 std::string format_repo(const RepoRecord& record);
 Result<RepoRecord> parse_repo(std::string_view bytes);

@@ -28,7 +28,8 @@ Result<Committed> create_commit(Store& store, const Commit& commit) {
   const PiecesSource source({as_bytes(bytes)});
   Committed committed{{commit.id.branch, commit.id.seq, sha256_hex(as_bytes(bytes))}, bytes.size()};
   std::string last;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+  const int attempts = store.traits().retries ? 1 : kAttempts;
+  for (int attempt = 0; attempt < attempts; ++attempt) {
     if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
     Status status = store.create(key, source);
     if (status) return committed;

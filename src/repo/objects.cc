@@ -12,6 +12,10 @@ namespace {
 constexpr int kAttempts = 5;
 constexpr uint64_t kReadPieceBytes = uint64_t{4} << 20;
 
+int attempts_for(const Store& store) {
+  return store.traits().retries ? 1 : kAttempts;
+}
+
 void back_off(int attempt) {
   std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
 }
@@ -47,7 +51,8 @@ Status create_unique(Store& store, std::string_view key, const ByteSource& conte
     Status status = store.create(key, content);
     if (status) return {};
     if (status.error().code == Code::kConflict && unknown) return {};
-    if (status.error().code != Code::kUnavailable || attempt + 1 == kAttempts) return status;
+    if (status.error().code != Code::kUnavailable || attempt + 1 == attempts_for(store))
+      return status;
     unknown = true;
     back_off(attempt);
   }
@@ -60,7 +65,7 @@ Result<bool> create_addressed(Store& store, std::string_view key, ByteSpan conte
     Status status = store.create(key, source);
     if (status) return true;
     if (status.error().code == Code::kConflict) return attempt > 0;
-    if (status.error().code != Code::kUnavailable || attempt + 1 == kAttempts) {
+    if (status.error().code != Code::kUnavailable || attempt + 1 == attempts_for(store)) {
       return std::move(status).error();
     }
     back_off(attempt);

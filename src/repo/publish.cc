@@ -337,6 +337,7 @@ Status Publisher::commit() {
   commit_.id = committed.id;
   report_.bytes_written += committed.bytes;
   report_.version = commit_.version();
+  report_.single_writer = !bucket_.store_->traits().create_exclusive;
   const std::lock_guard lock(bucket_.mutex_);
   bucket_.writers_[commit_.id.branch] = {commit_.epoch, commit_.id};
   return {};
@@ -359,6 +360,7 @@ void Publisher::remember() {
 
 Result<PublishReport> Publisher::run() {
   const auto start = std::chrono::steady_clock::now();
+  SILT_TRY(bucket_.prove_fit());
   SILT_TRY(find_head());
   SILT_TRY(describe());
   SILT_TRY(write_changes());
@@ -390,6 +392,7 @@ Result<PublishReport> Bucket::publish(const Checkpoint& next, const PublishOptio
 
 Result<Version> Bucket::fence(std::string_view branch) {
   constexpr int kAttempts = 16;
+  SILT_TRY(prove_fit());
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     SILT_ASSIGN(const Commit head,
                 history_.resolve({VersionRef::Kind::kHead, std::string(branch), 0}));

@@ -45,7 +45,7 @@ struct Advice {
   std::string_view what_to_do;
 };
 constexpr Advice kAdvice[] = {
-    {"NoSuchBucket", Code::kPermission, "make the bucket first, or mend its name or endpoint"},
+    {"NoSuchBucket", Code::kInvalidArgument, "make the bucket first, or mend its name or endpoint"},
     {"InvalidAccessKeyId", Code::kPermission, "the server does not know this access key"},
     {"SignatureDoesNotMatch", Code::kPermission, "the secret key is not the access key's"},
     {"RequestTimeTooSkewed", Code::kPermission, "set the clock of this machine"},
@@ -53,7 +53,6 @@ constexpr Advice kAdvice[] = {
     {"InvalidToken", Code::kPermission, "renew the session token"},
     {"TokenRefreshRequired", Code::kPermission, "renew the session token"},
     {"AuthorizationHeaderMalformed", Code::kPermission, "give the bucket's region (region=...)"},
-    {"AccessDenied", Code::kPermission, "these credentials have no right to it"},
     {"NotImplemented", Code::kUnsupported, "this server lacks the operation"},
     {"EntityTooLarge", Code::kUnsupported, "the server takes no objects as large as this"},
     {"QuotaExceeded", Code::kIo, "the bucket's quota is used up"},
