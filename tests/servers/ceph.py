@@ -71,11 +71,6 @@ class Ceph(Server):
         super().__init__()
         self.bluestore = bluestore
 
-    def create_bucket(self, name):
-        reply = S3.of(self).create_bucket(name)
-        if reply.status != 200:
-            raise ServerError(f"creating bucket {name} answered {reply.status}: {reply.body!r}")
-
     def kill_osd(self):
         """SIGKILL to the storage daemon: requests then hang, they do not fail."""
         self._osd.kill()

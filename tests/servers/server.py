@@ -22,6 +22,8 @@ import threading
 import time
 from pathlib import Path
 
+from .s3_request import S3
+
 START_SECONDS = 60
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,6 +71,13 @@ def free_ports(count):
         return ports
 
 
+def listens(port):
+    """Whether somebody accepts connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
 def program(name, package):
     """The path of a server program, or an error that names the Debian package it comes with."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -81,20 +90,19 @@ def program(name, package):
 class Daemon:
     """One child process and its log."""
 
-    def __init__(self, name, command, folder, **more):
+    def __init__(self, name, command, folder, as_ordinary_user=True):
         self.name = name
         self.command = [str(word) for word in command]
         self.folder = folder
         self.log = folder / f"{name}.log"
-        self.more = more
+        self.user = ordinary_user() if as_ordinary_user else {}
         self.process = None
 
     def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=_dies_with(os.getpid()), start_new_session=True, **ordinary_user(),
-                **self.more)
+                preexec_fn=_dies_with(os.getpid()), start_new_session=True, **self.user)
 
     def kill(self):
         """SIGKILL; returns when the process is gone."""
@@ -108,7 +116,7 @@ class Daemon:
 
     def log_tail(self, lines=25):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(text.splitlines()[-lines:])[-4000:]
 
 
 class Server:
@@ -171,6 +179,11 @@ class Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def create_bucket(self, name):
+        reply = S3.of(self).create_bucket(name)
+        if reply.status not in (200, 201):
+            raise ServerError(f"creating bucket {name} answered {reply.status}: {reply.body!r}")
+
     def _launch(self):
         raise NotImplementedError
 
@@ -180,8 +193,8 @@ class Server:
         _give_away(folder)
         return folder
 
-    def _daemon(self, name, command, **more):
-        daemon = Daemon(name, command, self.folder, **more)
+    def _daemon(self, name, command, as_ordinary_user=True):
+        daemon = Daemon(name, command, self.folder, as_ordinary_user)
         daemon.start()
         self._daemons.append(daemon)
         return daemon
