@@ -109,52 +109,28 @@ class Daemon:
         if self.process:
             self.process.kill()
             self.process.wait()
+            self.process = None
 
     @property
     def running(self):
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def ended_by_itself(self):
+        return self.process is not None and self.process.poll() is not None
 
     def log_tail(self, lines=25):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])[-4000:]
 
 
-class Server:
-    """A context manager around one server; `start` and `stop` serve setUpModule and the like.
-
-    A subclass defines `_launch`, which returns when the server answers, and uses `_daemon`, `_once`
-    and `_wait` for it.
-    """
+class Endpoint:
+    """Where a client is sent, and with what keys: a server, or a proxy in front of one."""
 
     access_key = "siltstone-test"
     secret_key = "siltstone-test-secret"
     region = "us-east-1"
-
-    def __init__(self):
-        self.folder = None
-        self.endpoint = None
-        self._daemons = []
-
-    def start(self):
-        _end_all_on_sigterm()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"siltstone-{type(self).__name__.lower()}-"))
-        _give_away(self.folder)
-        _running.add(self)
-        try:
-            self._launch()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self):
-        """Ends every process and removes the folder; may be called twice."""
-        for daemon in self._daemons:
-            daemon.kill()
-        self._daemons = []
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        _running.discard(self)
+    endpoint = None
 
     def __enter__(self):
         return self.start()
@@ -183,6 +159,39 @@ class Server:
         reply = S3.of(self).create_bucket(name)
         if reply.status not in (200, 201):
             raise ServerError(f"creating bucket {name} answered {reply.status}: {reply.body!r}")
+
+
+class Server(Endpoint):
+    """A context manager around one server; `start` and `stop` serve setUpModule and the like.
+
+    A subclass defines `_launch`, which returns when the server answers, and uses `_daemon`, `_once`
+    and `_wait` for it.
+    """
+
+    def __init__(self):
+        self.folder = None
+        self._daemons = []
+
+    def start(self):
+        _end_all_on_sigterm()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"siltstone-{type(self).__name__.lower()}-"))
+        _give_away(self.folder)
+        _running.add(self)
+        try:
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self):
+        """Ends every process and removes the folder; may be called twice."""
+        for daemon in self._daemons:
+            daemon.kill()
+        self._daemons = []
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        _running.discard(self)
 
     def _launch(self):
         raise NotImplementedError
@@ -220,7 +229,7 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while not ready():
             for daemon in self._daemons:
-                if not daemon.running:
+                if daemon.ended_by_itself:
                     raise ServerError(f"{daemon.name} ended with status "
                                       f"{daemon.process.returncode} before {what}\n"
                                       + daemon.log_tail())
