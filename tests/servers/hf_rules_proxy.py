@@ -1,8 +1,9 @@
-"""A proxy in front of an S3 server that enforces the documented rules of the Hugging Face S3 gateway.
+"""A proxy in front of an S3 server that enforces the documented rules of Hugging Face's S3 gateway.
 
-It is a proxy with rules, not that gateway: it is stricter where the gateway ignores something (tags,
-versions, user metadata, conditions on GET), so that a test notices; it redirects every client, while
-the gateway serves those that do not follow redirects; and it keeps no bucket to a namespace.
+It is a proxy with rules, not that gateway: it is stricter where the gateway ignores something
+(tags, versions, user metadata, conditions on GET), so that a test notices; it redirects every
+client, and the gateway not those known not to follow; and the namespace is checked, but holds no
+buckets apart.
 
     with Ceph() as ceph, HfRulesProxy(ceph, namespace="some-org") as hub:
         hub.create_bucket("models")         # at <hub.endpoint>/models, endpoint .../some-org
@@ -101,7 +102,8 @@ def check_signature(handler, access_key, secret_key, region):
     headers = handler.headers
     match = AUTHORIZATION.fullmatch(headers.get("authorization", ""))
     if not match or match[1] != access_key:
-        raise Refusal("requests are signed with the keys of the namespace", 403, "InvalidAccessKeyId")
+        raise Refusal("requests are signed with the keys of the namespace", 403,
+                      "InvalidAccessKeyId")
     scope, names, amz_date = match[2], match[3].split(";"), headers.get("x-amz-date", "")
     needed = {"host"} | {name.lower() for name in headers if name.lower().startswith("x-amz-")}
     if not needed <= set(names) or "x-amz-content-sha256" not in needed:

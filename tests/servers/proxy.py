@@ -145,6 +145,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (OSError, http.client.HTTPException):
             self.reset()
             raise
+        finally:
+            reply.close()
 
     def refuse(self, status, code, message, headers=()):
         """Answers with an error as S3 words them, after the body, so that the connection stays."""

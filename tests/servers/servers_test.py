@@ -1,7 +1,6 @@
 """Proves that the servers and proxies of this folder do what other tests rely on."""
 
 import contextlib
-import http.client
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -161,7 +161,8 @@ class LifeTest(unittest.TestCase):
                 self._wait("it serves", lambda: False)
 
         broken = Broken()
-        with self.assertRaisesRegex(server.ServerError, "(?s)status 3 before it serves.*no such luck"):
+        why = "(?s)status 3 before it serves.*no such luck"
+        with self.assertRaisesRegex(server.ServerError, why):
             broken.start()
         self.assertFalse(broken.folder.exists())
 
