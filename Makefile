@@ -21,7 +21,7 @@ help: ## list the targets
 setup: ## install what building needs (Debian 12, as root; skips what is there)
 	@scripts/setup.sh build
 
-servers: ## install the servers that the tests start (Ceph, Swift, nginx)
+servers: setup ## install the servers that the tests start (Ceph, Swift, nginx)
 	@scripts/setup.sh servers
 
 build: setup ## build the library, the tests and the program build/siltstone

@@ -168,8 +168,8 @@ class _Handler(Handler):
 
     def do_fault_truncate(self, _fault):
         reply = self.forwarded()
-        self.close_connection = True
         self.relay(reply, first(pieces_of(reply), half_of(reply)))
+        self.close_connection = True
 
     def do_fault_stall_body(self, fault):
         reply = self.forwarded()

@@ -225,6 +225,11 @@ class HfRulesProxyTest(unittest.TestCase):
         self.assertEqual(self.ask_cdn(self.s3.get("bucket", "linked").headers["location"])[0], 403)
         self.assertEqual(len(self.hub.violations), 4, "an old link is no violation")
 
+    def test_clients_that_do_not_follow(self):
+        direct.put("bucket", "direct", BODY)
+        served = self.s3.get("bucket", "direct", user_agent="Boto3/1.44 Botocore/1.44")
+        self.assertEqual((served.status, served.body), (200, BODY))
+
     def test_faults_on_both_ways(self):
         """Fault proxies before the gateway and before where its links lead."""
         direct.put("bucket", "far", BODY)
