@@ -13,13 +13,16 @@ BENCH ?=
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 export JOBS
 
-.PHONY: help setup build venv wheel test demo finetune bench sanitize fuzz soak lint format install clean
+.PHONY: help setup servers build venv wheel test demo finetune bench sanitize fuzz soak lint format install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what building needs (Debian 12, as root; skips what is there)
 	@scripts/setup.sh build
+
+servers: setup ## install the servers that the tests start (Ceph, Swift, nginx)
+	@scripts/setup.sh servers
 
 build: setup ## build the library, the tests and the program build/siltstone
 	@cmake --preset release
@@ -31,7 +34,7 @@ venv: setup
 wheel: venv ## build the Python package into dist, and check it in a clean environment
 	@scripts/wheel.sh
 
-test: build wheel ## build and run the whole test suite
+test: build servers wheel ## build and run the whole test suite
 	@ctest --preset release -j 2
 	@.venv/bin/python -m pytest -q tests/python
 
@@ -44,7 +47,7 @@ finetune: build venv ## the same way for files: fine-tune a pretrained model, pu
 bench: build ## run the benchmarks (BENCH="word ..." chooses)
 	@scripts/bench.sh $(BENCH)
 
-sanitize: setup ## the suite under address+undefined, then under the thread sanitizer
+sanitize: servers ## the suite under address+undefined, then under the thread sanitizer
 	@scripts/sanitize.sh asan
 	@scripts/sanitize.sh tsan
 

@@ -43,8 +43,9 @@ Result<std::unique_ptr<Repository>> Repository::init(std::shared_ptr<Store> stor
   const RepoRecord record{to_hex(nonce), options.single_writer};
   const std::string bytes = format_repo(record);
   Status created = store->create(kRepoKey, PiecesSource({as_bytes(bytes)}));
-  if (!created && created.error().code == Code::kUnavailable) {
-    // The reply was lost: if it is our record that lies there, it was created.
+  if (!created &&
+      (created.error().code == Code::kUnavailable || created.error().code == Code::kConflict)) {
+    // The reply may have been lost: if it is our record that lies there, it was created.
     const Result<std::string> found = store->read_all(kRepoKey, kMaxCommitBytes);
     if (found && *found == bytes) created = {};
   }

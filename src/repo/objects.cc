@@ -46,7 +46,8 @@ Status PiecesSource::read(uint64_t offset_bytes, MutByteSpan out) const {
 }
 
 Status create_unique(Store& store, std::string_view key, const ByteSource& content) {
-  bool unknown = false;
+  // Between a network store and us something may have sent the request twice.
+  bool unknown = store.traits().retries;
   for (int attempt = 0;; ++attempt) {
     Status status = store.create(key, content);
     if (status) return {};

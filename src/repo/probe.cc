@@ -29,7 +29,7 @@ Error overwrites(const Store& store) {
 
 Status probe_create(Store& store, const std::string& name, std::string_view first,
                     std::string_view second) {
-  const Status created = store.create(name, PiecesSource({as_bytes(first)}));
+  const Status created = create_unique(store, name, PiecesSource({as_bytes(first)}));
   if (!created && created.error().code == Code::kUnsupported)
     return not_exclusive(store, "it refuses to create objects only where there are none");
   if (!created) return created;
@@ -46,7 +46,7 @@ Status probe_create(Store& store, const std::string& name, std::string_view firs
 }
 
 Status probe_empty(Store& store, const std::string& name) {
-  SILT_TRY(store.create(name, PiecesSource({})));
+  SILT_TRY(create_unique(store, name, PiecesSource({})));
   SILT_ASSIGN(const uint64_t size, store.size_bytes(name));
   if (size != 0) return unfit(store, "it does not keep empty objects as they are");
   return {};

@@ -67,6 +67,7 @@ struct Transfer {
   RateLimit* rate = nullptr;
   HttpReply reply;
   uint64_t sent_bytes = 0;
+  int sends = 0;
   Status status;                 // of sink or body
   std::exception_ptr exception;  // that was thrown below libcurl
 
@@ -144,6 +145,11 @@ int on_rewind(void* user, curl_off_t offset, int origin) {
   if (origin != SEEK_SET || offset < 0) return CURL_SEEKFUNC_CANTSEEK;
   static_cast<Transfer*>(user)->sent_bytes = static_cast<uint64_t>(offset);
   return CURL_SEEKFUNC_OK;
+}
+
+int on_send(void* user, char*, char*, int, int) {
+  ++static_cast<Transfer*>(user)->sends;
+  return CURL_PREREQFUNC_OK;
 }
 
 int on_progress(void* user, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
@@ -260,6 +266,8 @@ void set_up(CURL* curl, Transfer& transfer, const StoreOptions& options) {
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
+  curl_easy_setopt(curl, CURLOPT_PREREQFUNCTION, on_send);
+  curl_easy_setopt(curl, CURLOPT_PREREQDATA, &transfer);
   if (request.stop != nullptr) {
     curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -304,7 +312,7 @@ Result<HttpReply> HttpClient::send(const HttpRequest& request, HttpFailure* fail
   }
   CURL* curl = handle.get();
   curl_easy_reset(curl);  // keeps connections, sessions and names
-  Transfer transfer{curl, &request, &state_->rate, {}, 0, {}, nullptr};
+  Transfer transfer{curl, &request, &state_->rate, {}, 0, 0, {}, nullptr};
   std::array<char, CURL_ERROR_SIZE> detail{};
   const HeaderList headers = header_list(request.headers);
   set_up(curl, transfer, state_->options);
@@ -317,6 +325,7 @@ Result<HttpReply> HttpClient::send(const HttpRequest& request, HttpFailure* fail
     char* location = nullptr;
     curl_easy_getinfo(curl, CURLINFO_REDIRECT_URL, &location);
     if (location != nullptr) transfer.reply.location = location;
+    transfer.reply.sent_twice = transfer.sends > 1;
   }
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, nullptr);
   state_->give_back(std::move(handle));

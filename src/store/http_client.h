@@ -22,6 +22,9 @@ struct HttpReply {
   std::map<std::string, std::string, std::less<>> headers;  // names in lower case; the last counts
   std::string body;      // what the sink did not take, at most kMaxHttpText
   std::string location;  // where a redirect leads, as a whole URL
+  // A kept connection had been closed at the other end, so the request was sent again on a new one:
+  // the server may have got it twice.
+  bool sent_twice = false;
 
   // Empty if the server did not send it.
   std::string_view header(std::string_view name) const;

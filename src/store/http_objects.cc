@@ -100,6 +100,7 @@ Result<HttpReply> HttpObjects::perform(const std::function<HttpAttempt()>& next,
     std::string problem;
     double asked_seconds = 0;
     if (reply) {
+      if (unknown != nullptr && reply->sent_twice) *unknown = true;
       if (!is_passing_status(reply->status) && !dialect_->is_passing(attempt, *reply)) return reply;
       if (unknown != nullptr && may_have_acted(reply->status)) *unknown = true;
       problem = dialect_->explain(*reply).message;

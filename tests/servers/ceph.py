@@ -64,8 +64,8 @@ MODES = "\n".join(f"ms {who} mode = crc" for who in (
 
 
 class Ceph(Server):
-    """`bluestore=True` keeps objects in a sparse file, so that they survive `kill_osd`; else they are
-    in the storage daemon's memory, 4 GB at most."""
+    """`bluestore=True` keeps objects in a sparse file, so that they survive `kill_osd`; else they
+    are in the storage daemon's memory, 4 GB at most."""
 
     def __init__(self, bluestore=False):
         super().__init__()
@@ -134,7 +134,7 @@ class Ceph(Server):
         return self._once(command, "-c", self._conf, *words)
 
     def _reads(self):
-        """Whether a request that needs the storage daemon succeeds: a list of buckets is not cached."""
+        """Whether a request that needs the storage daemon succeeds: a list of buckets does."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             return S3.of(self, timeout=1).request("GET", "/").status == 200
         return False

@@ -8,7 +8,7 @@ servers do. A test arms faults through a method; what is not chosen passes throu
 |---|---|
 | `reset` | the connection is reset before anything is forwarded |
 | `reset_after` | it is forwarded and carried out; instead of the reply comes a reset |
-| `stall` | silence, until `release()` or for `seconds`; then it is forwarded, late, whoever still waits |
+| `stall` | silence, until `release()` or for `seconds`; then it is forwarded late, awaited or not |
 | `truncate` | half of the reply's body, then the connection is closed in order |
 | `stall_body` | half of the reply's body, then silence as in `stall`, then the rest |
 | `corrupt` | one bit in the middle of the reply's body is flipped |
@@ -168,8 +168,8 @@ class _Handler(Handler):
 
     def do_fault_truncate(self, _fault):
         reply = self.forwarded()
-        self.close_connection = True
         self.relay(reply, first(pieces_of(reply), half_of(reply)))
+        self.close_connection = True
 
     def do_fault_stall_body(self, fault):
         reply = self.forwarded()

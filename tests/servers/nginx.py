@@ -41,7 +41,7 @@ class Nginx(Server):
         return {"SILTSTONE_TEST_HTTP_ENDPOINT": self.endpoint}
 
     def requests(self):
-        """The lines of the access log so far."""
+        """The lines of the access log so far. A line may come shortly after its reply."""
         return (self.folder / "access.log").read_text().splitlines()
 
     def _launch(self):

@@ -1,4 +1,4 @@
-"""Proves each fault of the fault proxy and each rule of the rules proxy, in front of a real server."""
+"""Proves each fault of the fault proxy and each rule of the rules proxy, over a real server."""
 
 import http.client
 import socket
@@ -57,7 +57,8 @@ class FaultProxyTest(unittest.TestCase):
         connection = http.client.HTTPConnection(self.s3.host)
         self.addCleanup(connection.close)
         sockets = set()
-        for method, body in [("PUT", b"x"), ("GET", b""), ("HEAD", b""), ("DELETE", b""), ("GET", b"")]:
+        for method in ("PUT", "GET", "HEAD", "DELETE", "GET"):
+            body = b"x" if method == "PUT" else b""
             signed = sign({"host": self.s3.host}, method, "/bucket/kept", [],
                           "UNSIGNED-PAYLOAD", *self.s3.keys)
             connection.request(method, "/bucket/kept", body=body, headers=signed)
@@ -179,7 +180,7 @@ class HfRulesProxyTest(unittest.TestCase):
         self.addCleanup(self.hub.stop)
         self.s3 = S3.of(self.hub)
 
-    def ask_cdn(self, location, through=None, **headers):
+    def ask_cdn(self, location, **headers):
         """What the link answers, without following it further."""
         parts = urllib.parse.urlsplit(location)
         connection = http.client.HTTPConnection(parts.netloc, timeout=20)
@@ -224,6 +225,11 @@ class HfRulesProxyTest(unittest.TestCase):
         self.assertEqual(self.ask_cdn(self.s3.get("bucket", "linked").headers["location"])[0], 403)
         self.assertEqual(len(self.hub.violations), 4, "an old link is no violation")
 
+    def test_clients_that_do_not_follow(self):
+        direct.put("bucket", "direct", BODY)
+        served = self.s3.get("bucket", "direct", user_agent="Boto3/1.44 Botocore/1.44")
+        self.assertEqual((served.status, served.body), (200, BODY))
+
     def test_faults_on_both_ways(self):
         """Fault proxies before the gateway and before where its links lead."""
         direct.put("bucket", "far", BODY)
@@ -261,18 +267,25 @@ class HfRulesProxyTest(unittest.TestCase):
         self.assert_refused(501, "tagging", put(x_amz_tagging="a=b"))
         self.assert_refused(501, "UploadPartCopy", put([("partNumber", "1"), ("uploadId", "u")],
                                                        x_amz_copy_source="/bucket/k"))
-        for name in ("if_match", "if_none_match"):
-            self.assert_refused(400, "conditions", lambda: self.s3.get("bucket", "k", **{name: "*"}))
-        self.assert_refused(501, "aws-chunked", self.streaming)
+        for condition in ({"if_match": "*"}, {"if_none_match": "*"}):
+            self.assert_refused(400, "conditions",
+                                lambda: self.s3.get("bucket", "k", **condition))
+        self.assert_refused(501, "aws-chunked", lambda: self.as_signed(
+            "PUT", "STREAMING-UNSIGNED-PAYLOAD-TRAILER", b"0\r\n\r\n"))
 
-    def streaming(self):
-        path = "/some-org/bucket/h"
-        signed = sign({"host": self.s3.host}, "PUT", path, [], "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+    def as_signed(self, method, digest, body=None, **unsigned):
+        """A request that says `digest` of its body, and more than it signed."""
+        signed = sign({"host": self.s3.host}, method, "/some-org/bucket/h", [], digest,
                       *self.s3.keys)
         connection = http.client.HTTPConnection(self.s3.host)
-        self.addCleanup(connection.close)
-        connection.request("PUT", path, body=b"0\r\n\r\n", headers=signed)
-        return connection.getresponse()
+        try:
+            connection.request(method, "/some-org/bucket/h", body=body, headers=signed | {
+                name.replace("_", "-"): value for name, value in unsigned.items()})
+            reply = connection.getresponse()
+            reply.read()
+            return reply
+        finally:
+            connection.close()
 
     def test_signatures(self):
         def asked(**change):
@@ -281,28 +294,17 @@ class HfRulesProxyTest(unittest.TestCase):
             return lambda: s3.head("bucket", "k")
         access, secret, region = self.s3.keys
         self.assert_refused(403, "is right", asked(keys=(access, "wrong", region)))
-        self.assert_refused(403, "keys of the namespace", asked(keys=(ceph.access_key, secret, region)))
+        self.assert_refused(403, "keys of the namespace",
+                            asked(keys=(ceph.access_key, secret, region)))
         self.assert_refused(403, "us-east-1", asked(keys=(access, secret, "eu-west-1")))
         self.assert_refused(404, "/some-org", asked(prefix="/other-org"))
         self.assert_refused(404, "/some-org", asked(prefix=""))
-        self.assert_refused(403, "every x-amz", lambda: self.unsigned_header("x-amz-acl"))
-
-    def unsigned_header(self, name):
-        path = "/some-org/bucket/h"
-        signed = sign({"host": self.s3.host}, "GET", path, [], "UNSIGNED-PAYLOAD", *self.s3.keys)
-        connection = http.client.HTTPConnection(self.s3.host)
-        self.addCleanup(connection.close)
-        connection.request("GET", path, headers=signed | {name: "private"})
-        return connection.getresponse()
+        self.assert_refused(403, "every x-amz", lambda: self.as_signed(
+            "GET", "UNSIGNED-PAYLOAD", x_amz_acl="private"))
 
     def test_a_body_that_is_not_what_was_signed(self):
         """The proxy passes the digest on, and the server checks it."""
-        path = "/some-org/bucket/forged"
-        signed = sign({"host": self.s3.host}, "PUT", path, [], "0" * 64, *self.s3.keys)
-        connection = http.client.HTTPConnection(self.s3.host)
-        self.addCleanup(connection.close)
-        connection.request("PUT", path, body=b"forged", headers=signed)
-        self.assertEqual(connection.getresponse().status, 400)
+        self.assertEqual(self.as_signed("PUT", "0" * 64, b"forged").status, 400)
 
 
 def failure(call):

@@ -138,6 +138,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         if reply.status not in (204, 304):
             self.send_header("Content-Length", str(declared))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         try:
             for piece in pieces:
@@ -145,6 +147,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (OSError, http.client.HTTPException):
             self.reset()
             raise
+        finally:
+            reply.close()
 
     def refuse(self, status, code, message, headers=()):
         """Answers with an error as S3 words them, after the body, so that the connection stays."""

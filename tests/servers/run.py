@@ -4,8 +4,8 @@
     python3 tests/servers/run.py nginx --folder published
 
 The command finds the server through SILTSTONE_TEST_S3_ENDPOINT and the AWS_* variables
-(SILTSTONE_TEST_HTTP_ENDPOINT for nginx). Its exit status is passed on. Without a command the settings
-are printed as lines for a shell, and the server runs until interrupted.
+(SILTSTONE_TEST_HTTP_ENDPOINT for nginx). Its exit status is passed on. Without a command the
+settings are printed as lines for a shell, and the server runs until interrupted.
 """
 
 import argparse

@@ -47,7 +47,8 @@ def sign(headers, method, path, query, payload_hash, access_key, secret_key, reg
     headers |= {"x-amz-date": amz_date, "x-amz-content-sha256": payload_hash}
     proof = signature(secret_key, scope, method, path, query, headers, amz_date, payload_hash)
     return headers | {"authorization": f"AWS4-HMAC-SHA256 Credential={access_key}/{scope},"
-                                       f"SignedHeaders={';'.join(sorted(headers))},Signature={proof}"}
+                                       f"SignedHeaders={';'.join(sorted(headers))},"
+                                       f"Signature={proof}"}
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Proves that the servers and proxies of this folder do what other tests rely on."""
 
 import contextlib
-import http.client
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -96,7 +96,7 @@ class OtherServersTest(StoresObjects, unittest.TestCase):
                     self.assertEqual((reply.status, reply.read()), (206, b"234"))
                 with self.assertRaisesRegex(urllib.error.HTTPError, "404"):
                     urllib.request.urlopen(f"{nginx.endpoint}/none")
-                self.assertEqual(len(nginx.requests()), 2)
+                wait_until(lambda: len(nginx.requests()) == 2)
 
 
 class LifeTest(unittest.TestCase):
@@ -122,10 +122,7 @@ class LifeTest(unittest.TestCase):
 
     def assert_gone(self, processes):
         """They are ended by the kernel, which tells nobody when."""
-        end = time.monotonic() + 30
-        while time.monotonic() < end and any(is_alive(process) for process in processes):
-            time.sleep(0.05)
-        self.assertEqual([process for process in processes if is_alive(process)], [])
+        wait_until(lambda: not any(is_alive(process) for process in processes))
 
     def test_sigterm(self):
         run, children = self.started()
@@ -161,7 +158,8 @@ class LifeTest(unittest.TestCase):
                 self._wait("it serves", lambda: False)
 
         broken = Broken()
-        with self.assertRaisesRegex(server.ServerError, "(?s)status 3 before it serves.*no such luck"):
+        why = "(?s)status 3 before it serves.*no such luck"
+        with self.assertRaisesRegex(server.ServerError, why):
             broken.start()
         self.assertFalse(broken.folder.exists())
 
@@ -175,6 +173,14 @@ class LifeTest(unittest.TestCase):
         done = subprocess.run([sys.executable, RUN, "ceph", "--bucket", "one", "--bucket", "two",
                                "--", "sh", "-c", script], env=self.env | {"AWS_PROFILE": "mine"})
         self.assertEqual(done.returncode, 7)
+
+
+def wait_until(true, seconds=30):
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s")
+        time.sleep(0.02)
 
 
 def is_alive(process):

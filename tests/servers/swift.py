@@ -1,8 +1,8 @@
 """OpenStack Swift with its S3 interface, from Debian's package python3-swift.
 
-Its role: a store of S3's language that refuses a conditional PUT, with 501. Debian's other packages of
-Swift add service units and launchers, which a test must not have on the machine; the four servers
-are started from the library instead.
+Its role: a store of S3's language that refuses a conditional PUT, with 501. Debian's other packages
+of Swift add service units and launchers, which a test must not have on the machine; the four
+servers are started from the library instead.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ name = one
 default = yes
 """
 
-# By default half a second without an answer bans a server for a minute, and a listing may lag behind
-# after a second: a busy machine would make tests fail.
+# By default half a second without an answer bans a server for a minute, and a second lets a listing
+# lag behind: a busy machine would make tests fail.
 COMMON = """\
 [DEFAULT]
 bind_ip = 127.0.0.1
