@@ -1,6 +1,7 @@
 // Keeps a sum of transfers below a rate.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <mutex>
