@@ -51,9 +51,9 @@ def run(command, server):
 
 
 def wait(server):
-    for name, value in server.settings().items():
-        print(f"export {name}={shlex.quote(value)}", flush=True)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in server.settings().items()]
     try:
+        print("\n".join(lines), flush=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:
