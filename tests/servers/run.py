@@ -52,6 +52,8 @@ def run(command, server):
 
 def wait(server):
     lines = [f"export {name}={shlex.quote(value)}" for name, value in server.settings().items()]
+    # A shell makes what it starts in the background ignore the interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         print("\n".join(lines), flush=True)
         while True:
