@@ -51,9 +51,11 @@ def run(command, server):
 
 
 def wait(server):
-    for name, value in server.settings().items():
-        print(f"export {name}={shlex.quote(value)}", flush=True)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in server.settings().items()]
+    # A shell makes what it starts in the background ignore the interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        print("\n".join(lines), flush=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:

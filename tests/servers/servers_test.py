@@ -127,7 +127,7 @@ class LifeTest(unittest.TestCase):
     def test_sigterm(self):
         run, children = self.started()
         run.terminate()
-        self.assertEqual(run.wait(), -signal.SIGTERM)
+        self.assertEqual(run.wait(60), -signal.SIGTERM)
         self.assert_gone(children)
         self.assertEqual(os.listdir(self.folder.name), [])
 
@@ -140,7 +140,7 @@ class LifeTest(unittest.TestCase):
     def test_interrupt_is_the_ordinary_end(self):
         run, children = self.started()
         run.send_signal(signal.SIGINT)
-        self.assertEqual(run.wait(), 0)
+        self.assertEqual(run.wait(60), 0)
         self.assert_gone(children)
         self.assertEqual(os.listdir(self.folder.name), [])
 
