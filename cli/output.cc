@@ -62,6 +62,10 @@ void add_store_options(CLI::App* verb, Context& context) {
   verb->add_option("--timeout", store.total_seconds,
                    "Seconds for which a request that fails is made again (default: 300)")
       ->check(CLI::Range(0.0, 86400.0));
+  verb->add_option("--relay", store.relay,
+                   "Read through this relay (http://host:port), and directly "
+                   "where\nit does not help")
+      ->envname("SILTSTONE_RELAY");
   verb->add_option("--stall-timeout", store.stall_seconds,
                    "Seconds without a byte after which a request is made again (default: 30)")
       ->check(CLI::Range(1.0, 3600.0));

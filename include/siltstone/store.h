@@ -91,6 +91,7 @@ struct StoreOptions {
   double connect_seconds = 10;    // until a connection stands
   double stall_seconds = 30;      // without a byte: the request is given up and made again
   double total_seconds = 300;     // of trying one request again, before it fails as kUnavailable
+  std::string relay;              // http:// URL of a relay to read through (siltstone relay)
 };
 
 // A path, file:///path, s3://bucket/prefix?endpoint=...&region=..., hf://buckets/namespace/name,

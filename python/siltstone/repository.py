@@ -17,7 +17,8 @@ Progress = Callable[[int, int], Any] | None
 
 
 def open(  # noqa: A001 - siltstone.open reads as the builtin does
-    url: PathLike, *, create: bool = False, transfers: int = 16, limit_rate: int = 0, timeout: float = 300
+    url: PathLike, *, create: bool = False, transfers: int = 16, limit_rate: int = 0, timeout: float = 300,
+    relay: str | None = None,
 ) -> Repository:
     """Open the repository in a bucket.
 
@@ -28,10 +29,12 @@ def open(  # noqa: A001 - siltstone.open reads as the builtin does
     transfers: requests at once to a bucket behind a network.
     limit_rate: bytes per second of all its transfers together; 0 for no limit.
     timeout: seconds for which a request that fails in passing is made again.
+    relay: ``http://host:port`` of a relay to read through (``siltstone relay``; default: $SILTSTONE_RELAY).
 
     Raises NotFound if there is no repository, Unsupported if it needs a newer program. Blocking.
     """
-    return Repository(_core.open_repository(os.fspath(url), create, transfers, limit_rate, timeout))
+    relay = os.environ.get("SILTSTONE_RELAY", "") if relay is None else relay
+    return Repository(_core.open_repository(os.fspath(url), create, transfers, limit_rate, timeout, relay))
 
 
 def init(url: PathLike, *, single_writer: bool = False) -> Repository:

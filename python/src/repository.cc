@@ -32,8 +32,10 @@ Shared with_store(
   });
 }
 
-StoreOptions store_options(unsigned transfers, uint64_t bytes_per_second, double total_seconds) {
+StoreOptions store_options(unsigned transfers, uint64_t bytes_per_second, double total_seconds,
+                           const std::string& relay) {
   StoreOptions options;
+  options.relay = relay;
   options.transfers = transfers;
   options.bytes_per_second = bytes_per_second;
   options.total_seconds = total_seconds;
@@ -41,8 +43,8 @@ StoreOptions store_options(unsigned transfers, uint64_t bytes_per_second, double
 }
 
 Shared open_repository(const std::string& url, bool create, unsigned transfers,
-                       uint64_t bytes_per_second, double total_seconds) {
-  const StoreOptions options = store_options(transfers, bytes_per_second, total_seconds);
+                       uint64_t bytes_per_second, double total_seconds, const std::string& relay) {
+  const StoreOptions options = store_options(transfers, bytes_per_second, total_seconds, relay);
   return with_store(url, options, [&](const std::shared_ptr<Store>& store) {
     const auto is = [](const Result<std::unique_ptr<Repository>>& result, Code code) {
       return !result && result.error().code == code;
@@ -194,7 +196,7 @@ void bind_repository(nb::module_& module) {
       });
 
   module.def("open_repository", &open_repository, "url"_a, "create"_a, "transfers"_a,
-             "bytes_per_second"_a, "total_seconds"_a);
+             "bytes_per_second"_a, "total_seconds"_a, "relay"_a);
   module.def("init_repository", &init_repository, "url"_a, "single_writer"_a);
   module.def("default_cache", [] { return default_cache().string(); });
 

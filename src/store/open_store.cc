@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "base/try.h"
@@ -5,6 +6,7 @@
 #include "store/http.h"
 #include "store/local.h"
 #include "store/memory.h"
+#include "store/relayed.h"
 #include "store/s3.h"
 #include "store/url.h"
 
@@ -21,9 +23,10 @@ Result<std::shared_ptr<Store>> open_path(std::string_view url, const std::string
   return store;
 }
 
-}  // namespace
+// A relay is near: one that takes long is not worth waiting for.
+constexpr double kRelaySeconds = 3;
 
-Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions& options) {
+Result<std::shared_ptr<Store>> open_direct(std::string_view url, const StoreOptions& options) {
   if (url.empty()) {
     return Error{Code::kInvalidArgument, std::string("no store given; expected ") + kSchemes};
   }
@@ -54,6 +57,20 @@ Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptio
   }
   return Error{Code::kUnsupported, "'" + std::string(url) + "': stores of scheme '" + scheme +
                                        "' are not supported; expected " + kSchemes};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Store>> open_store(std::string_view url, const StoreOptions& options) {
+  SILT_ASSIGN(std::shared_ptr<Store> store, open_direct(url, options));
+  if (options.relay.empty()) return store;
+  if (!options.relay.starts_with("http://") && !options.relay.starts_with("https://"))
+    return bad_url(options.relay, "is no address of a relay; expected http://host:port");
+  StoreOptions near = options;
+  near.connect_seconds = std::min(options.connect_seconds, kRelaySeconds);
+  near.total_seconds = std::min(options.total_seconds, kRelaySeconds);
+  SILT_ASSIGN(std::shared_ptr<Store> relay, HttpStore::open(options.relay, near));
+  return std::shared_ptr<Store>(std::make_shared<RelayedStore>(std::move(relay), std::move(store)));
 }
 
 }  // namespace siltstone
