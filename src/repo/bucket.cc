@@ -52,7 +52,10 @@ Result<std::unique_ptr<Repository>> Repository::open(std::shared_ptr<Store> stor
 }
 
 Bucket::Bucket(std::shared_ptr<Store> store, std::string repo_id)
-    : store_(std::move(store)), repo_id_(repo_id), history_(store_, std::move(repo_id)) {}
+    : store_(std::move(store)),
+      repo_id_(repo_id),
+      history_(store_, std::move(repo_id)),
+      hints_(store_) {}
 
 RepositoryInfo Bucket::info() const {
   return {repo_id_, store_->url()};

@@ -62,13 +62,13 @@ Sum128 sum_of_changes(const ChangeList& changes, size_t first_run, ByteSpan old_
 
 class DeltaWriter {
  public:
-  DeltaWriter(Store& store, const StateReader& base, const StateBytes& base_bytes,
+  DeltaWriter(Store& store, Uploads& uploads, const StateReader& base, const StateBytes& base_bytes,
               const StateBytes& next, const DeltaOptions& options)
       : base_(base),
         base_bytes_(base_bytes),
         next_(next),
         options_(options),
-        packs_(store, options.key_prefix, options.from_root, options.pack_bytes) {
+        packs_(store, uploads, options.key_prefix, options.from_root, options.pack_bytes) {
     if (options.back != nullptr) back_.emplace(options.back);
   }
 
@@ -265,10 +265,10 @@ Result<DeltaOutcome> DeltaWriter::run() {
 
 }  // namespace
 
-Result<DeltaOutcome> write_delta(Store& store, const StateReader& base,
+Result<DeltaOutcome> write_delta(Store& store, Uploads& uploads, const StateReader& base,
                                  const StateBytes& base_bytes, const StateBytes& next,
                                  const DeltaOptions& options) {
-  return DeltaWriter(store, base, base_bytes, next, options).run();
+  return DeltaWriter(store, uploads, base, base_bytes, next, options).run();
 }
 
 }  // namespace siltstone

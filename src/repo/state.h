@@ -27,6 +27,8 @@ class StateBytes {
   virtual ByteSpan resident(size_t) const { return {}; }
   // The fp32 words that read() rounds to bf16, where that is what it does (Checkpoint::masters).
   virtual ByteSpan masters(size_t) const { return {}; }
+  // Whether a read costs so much that a stretch is read at once.
+  virtual bool whole_stretches() const { return false; }
 };
 
 // The tensors of a checkpoint. REQUIRES: its tensors are the state's.
@@ -67,8 +69,9 @@ class StateReader {
    public:
     explicit Cursor(const StateReader& reader) : reader_(&reader) {}
 
-    // Opens the sections that touch the stretch.
-    Status begin(const Stretch& stretch);
+    // Opens the sections that touch the stretch. `words`: the base's, if the caller has read them
+    // already; they are then used until the last block.
+    Status begin(const Stretch& stretch, ByteSpan words = {});
     bool done() const { return at_ == stretch_.length_bytes; }
     // How many bytes the next call gives.
     uint64_t next_bytes() const;
@@ -97,6 +100,7 @@ class StateReader {
       std::unique_ptr<Section> section;
       uint64_t counted = 0;
     };
+    Status find_words(ByteSpan words);
     static bool looks_back(const Open& open) {
       return open.piece->header.need == Need::kEarlierWords;
     }
@@ -109,6 +113,8 @@ class StateReader {
 
     const StateReader* reader_;
     Stretch stretch_;
+    ByteSpan words_;  // of the base, where they lie in memory
+    std::vector<std::byte> fetched_;
     WordMatrix matrix_;
     std::vector<Open> open_;
     std::vector<std::byte> gather_;
