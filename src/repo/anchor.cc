@@ -294,8 +294,9 @@ Result<std::unique_ptr<AnchorBytes>> AnchorBytes::open(std::shared_ptr<Store> st
   }
   Status indexed = anchor->read_headers(commit, tensors, options);
   if (indexed) return anchor;
-  // Which object is damaged is more than what does not fit because of it.
-  if (indexed.error().code == Code::kCorrupt) SILT_TRY(anchor->prove(options));
+  // Which object is damaged is more than what does not fit, or seems to be new, because of it.
+  const Code code = indexed.error().code;
+  if (code == Code::kCorrupt || code == Code::kUnsupported) SILT_TRY(anchor->prove(options));
   return std::move(indexed).error().in(context);
 }
 

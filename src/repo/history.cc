@@ -214,13 +214,14 @@ Result<bool> History::narrow(const std::string& branch, const std::vector<uint64
 Result<uint64_t> History::last_from(const std::string& branch, uint64_t low) {
   constexpr unsigned kMaxStrides = 16;  // the last one is 2^16 times the first
   const uint64_t at_once = std::clamp(store_->traits().transfers, 1U, kMaxStrides);
+  const uint64_t begin = low;
   uint64_t high = 0;
-  uint64_t begin = low;
   uint64_t stride = 1;
   for (int round = 0;; ++round) {
     std::vector<uint64_t> seqs;
-    for (uint64_t i = 0; i < (round < 2 ? 1 : at_once) && begin <= UINT64_MAX - stride; ++i) {
-      seqs.push_back(begin += stride);
+    for (uint64_t i = 0; i < (round < 2 ? 1 : at_once); ++i) {
+      if (stride > UINT64_MAX / 2 - begin / 2) break;
+      seqs.push_back(begin + stride);
       stride *= 2;
     }
     if (seqs.empty()) return low;

@@ -108,16 +108,17 @@ class Streaming {
     Lane& lane = lanes_[piece.object];
     std::unique_lock lock(mutex_);
     lane.arrived.emplace(piece.offset_bytes, std::move(arrived));
-    if (lane.busy) return {};
+    if (lane.busy || stopped_) return {};
     lane.busy = true;
     Status status;
-    while (status && !lane.arrived.empty() && lane.arrived.begin()->first == lane.next_bytes) {
+    while (!stopped_ && !lane.arrived.empty() && lane.arrived.begin()->first == lane.next_bytes) {
       Arrived next = std::move(lane.arrived.begin()->second);
       lane.arrived.erase(lane.arrived.begin());
       lock.unlock();
       status = sink_(piece.object, pieces_[next.number].offset_bytes, next.bytes);
       next.own = {};
       lock.lock();
+      stopped_ = stopped_ || !status;
       lane.next_bytes += next.bytes.size();
       handed_on_[next.number] = true;
       while (lowest_ < handed_on_.size() && handed_on_[lowest_]) ++lowest_;

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -49,6 +51,7 @@ class RemoteStore : public Store {
   }
   Result<bool> wait(std::string_view name, double, const std::atomic<bool>*) override {
     const Visit visit(*this, "wait", name, 0);
+    if (on_wait) on_wait(name);
     return bool(inner_->size_bytes(name));
   }
   Status create(std::string_view name, const ByteSource& content) override {
@@ -101,6 +104,8 @@ class RemoteStore : public Store {
   bool waits = false;
   // Called within each create; an error is what it returns.
   std::function<Status(std::string_view name)> on_create;
+  // Called within each wait.
+  std::function<void(std::string_view name)> on_wait;
 
  private:
   class Visit {
