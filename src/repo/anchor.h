@@ -67,7 +67,10 @@ class AnchorBytes final : public StateBytes {
   Status prove(const ProveOptions& options) const;
 
   Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const override;
-  bool whole_stretches() const override { return !store_->traits().local; }
+  unsigned transfers() const override {
+    const StoreTraits traits = store_->traits();
+    return traits.local ? 0 : traits.transfers;
+  }
   // As the anchor's metadata states them; they lead to the commit's root (checked by open).
   const std::vector<Sum128>& sums() const { return sums_; }
   uint64_t size_bytes() const { return size_bytes_; }

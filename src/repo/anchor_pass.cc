@@ -97,10 +97,13 @@ void AnchorPass::start_reading() {
   }
   const uint64_t fit =
       std::max<uint64_t>(1, options_.memory_bytes / std::max<uint64_t>(1, largest_));
-  const uint64_t slots = std::min<uint64_t>({std::max(1U, traits.transfers), fit, runs_.size()});
+  // One for each request, and those that workers are busy with.
+  const uint64_t requests = std::max(1U, traits.transfers);
+  const uint64_t slots = std::min<uint64_t>({requests + options_.workers, fit, runs_.size()});
   slots_.resize(slots);
   for (size_t i = 0; i < slots; ++i) slots_[i].number = i;
-  for (size_t i = 0; i < slots; ++i) pool_.emplace_back([this] { read_ahead(); });
+  for (size_t i = 0; i < std::min(requests, slots); ++i)
+    pool_.emplace_back([this] { read_ahead(); });
 }
 
 Status AnchorPass::fetch(const Run& run, std::vector<std::byte>* bytes) const {

@@ -124,13 +124,14 @@ Status Chain::list_packs(std::vector<Link>* links) {
       }));
   for (size_t i = 0; i < links->size(); ++i) {
     (*links)[i].first_pack = packs_.size();
-    for (ObjectRef& object : objects[i]) packs_.push_back({std::move(object), {}});
+    for (ObjectRef& object : objects[i]) packs_.push_back({std::move(object), {}, {}});
     (*links)[i].end_pack = packs_.size();
   }
   return {};
 }
 
 Status Chain::fetch(const std::vector<Link>& links, const ChainOptions& options) {
+  const uint64_t head_bytes = options.memory_bytes / 4 / std::max<size_t>(1, packs_.size());
   std::vector<Promised> wanted;
   for (const Link& link : links) {
     for (size_t i = link.first_pack; i < link.end_pack; ++i) {
@@ -139,6 +140,9 @@ Status Chain::fetch(const std::vector<Link>& links, const ChainOptions& options)
         return corrupt("the packs together are larger than any store");
       const bool keep = bytes_fetched_ <= options.memory_bytes;
       wanted.push_back({&pack.object, keep ? &pack.bytes : nullptr, link.name});
+      if (keep) continue;
+      pack.heads = PackHeads(pack.object, head_bytes);
+      wanted.back().pass = [&pack](ByteSpan piece) { pack.heads.take(piece); };
     }
   }
   std::atomic<uint64_t> done{0};
@@ -155,8 +159,10 @@ Status Chain::fetch(const std::vector<Link>& links, const ChainOptions& options)
 Status Chain::index(size_t number, const Link& link, std::span<const TensorInfo> tensors) {
   const Artifact& artifact = *link.artifact;
   const bool looks_back = !artifact.earlier_root.empty();
-  for (size_t pack = link.first_pack; pack < link.end_pack; ++pack)
+  for (size_t pack = link.first_pack; pack < link.end_pack; ++pack) {
     SILT_TRY(index_pack(number, pack, looks_back, tensors));
+    packs_[pack].heads = {};
+  }
   uint64_t changed = 0;
   for (const auto& pieces : pieces_) {
     for (const Piece& piece : pieces) changed += piece.link == number ? piece.header.changed : 0;
@@ -170,6 +176,10 @@ Status Chain::index(size_t number, const Link& link, std::span<const TensorInfo>
 
 Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const {
   if (pack.bytes.empty()) {
+    if (const ByteSpan head = pack.heads.find(offset_bytes, out.size()); !head.empty()) {
+      std::memcpy(out.data(), head.data(), head.size());
+      return {};
+    }
     Status status = store_->read(pack.object.key, offset_bytes, out);
     if (!status) return promised(std::move(status).error());
     return {};
@@ -231,6 +241,13 @@ Status Chain::index_sections(size_t link, size_t pack, bool looks_back, size_t t
     size_bytes -= header.section_bytes;
   }
   return {};
+}
+
+unsigned Chain::transfers() const {
+  const bool reads = std::ranges::any_of(
+      packs_, [](const Pack& pack) { return pack.bytes.empty() && pack.object.length_bytes > 0; });
+  if (!reads || store_->traits().local) return 0;
+  return store_->traits().transfers;
 }
 
 uint64_t Chain::changed_elements() const {

@@ -10,6 +10,7 @@
 #include "delta/grid.h"
 #include "delta/section.h"
 #include "repo/history.h"
+#include "repo/pack_heads.h"
 #include "repo/plan.h"
 #include "repo/way_back.h"
 #include "siltstone/repository.h"
@@ -47,6 +48,9 @@ class Chain {
 
   size_t links() const { return link_count_; }
   uint64_t bytes_fetched() const { return bytes_fetched_; }
+  // Where reading sections is requests over a network: how many at once it is worth to make; else
+  // 0.
+  unsigned transfers() const;
   uint64_t changed_elements() const;
   bool touches(size_t tensor) const { return !pieces_[tensor].empty(); }
   // By link, then by position.
@@ -61,6 +65,7 @@ class Chain {
   struct Pack {
     ObjectRef object;
     std::vector<std::byte> bytes;  // empty: read on demand
+    PackHeads heads;               // then, while the pack is indexed
   };
   // A delta, or an anchor that is packed.
   struct Link {

@@ -14,8 +14,8 @@ namespace siltstone {
 namespace {
 
 // Per worker: old and new words of a tile and those before the old ones, positions and new words of
-// its changes, its encoding.
-constexpr uint64_t kWorkerBytes = 7 * kTileBytes;
+// its changes, its encoding, and the words of the base where they come over a network.
+constexpr uint64_t kWorkerBytes = 8 * kTileBytes;
 
 struct Encoded {
   std::vector<std::byte> sections;
@@ -232,7 +232,7 @@ Result<DeltaOutcome> DeltaWriter::run() {
   outcome_.sums_before.resize(base_.tensors().size());
   outcome_.sums_after.resize(base_.tensors().size());
   const unsigned threads =
-      threads_within(options_.threads, options_.memory_bytes / 2, kWorkerBytes);
+      workers_within(base_.transfers(), options_.threads, options_.memory_bytes / 2, kWorkerBytes);
   std::vector<Workspace> workspaces(threads);
   std::atomic<uint64_t> done{0};
   for (size_t begin = 0; begin < stretches_.size();) {

@@ -212,14 +212,15 @@ Result<bool> History::narrow(const std::string& branch, const std::vector<uint64
 // worth several requests at once, by many strides and sections at once. The two next ones are asked
 // for alone: mostly there is nothing new, or one version.
 Result<uint64_t> History::last_from(const std::string& branch, uint64_t low) {
-  constexpr unsigned kMaxStrides = 16;  // the last one is 2^16 times the first
-  const uint64_t at_once = std::clamp(store_->traits().transfers, 1U, kMaxStrides);
+  constexpr unsigned kMaxStrides = 4;  // of which all but one may be in vain
+  const unsigned at_once = std::max(1U, store_->traits().transfers);
+  const unsigned strides = std::min(at_once, kMaxStrides);
   const uint64_t begin = low;
   uint64_t high = 0;
   uint64_t stride = 1;
   for (int round = 0;; ++round) {
     std::vector<uint64_t> seqs;
-    for (uint64_t i = 0; i < (round < 2 ? 1 : at_once); ++i) {
+    for (unsigned i = 0; i < (round < 2 ? 1 : strides); ++i) {
       if (stride > UINT64_MAX / 2 - begin / 2) break;
       seqs.push_back(begin + stride);
       stride *= 2;
@@ -230,7 +231,7 @@ Result<uint64_t> History::last_from(const std::string& branch, uint64_t low) {
   }
   while (high - low > 1) {
     const uint64_t width = high - low;
-    const uint64_t parts = std::min(at_once + 1, width);
+    const uint64_t parts = std::min<uint64_t>(at_once + 1, width);
     std::vector<uint64_t> seqs;
     for (uint64_t i = 1; i < parts; ++i)
       seqs.push_back(low + width / parts * i + width % parts * i / parts);
@@ -259,6 +260,7 @@ Result<std::optional<Commit>> History::head(const std::string& branch) {
     return std::optional<Commit>(std::move(target));
   }
   SILT_ASSIGN(const uint64_t last, last_from(branch, *low));
+  if (std::optional<Commit> seen = last_seen(branch); seen && seen->id.seq == last) return seen;
   SILT_ASSIGN(Commit commit, read(branch, last));
   return std::optional<Commit>(std::move(commit));
 }

@@ -120,6 +120,7 @@ class Proving {
         store, streamed, ahead, [&](size_t i, uint64_t offset, ByteSpan piece) -> Status {
           const size_t number = first + i;
           hashes_[number].update(piece);
+          if (objects_[number].pass) objects_[number].pass(piece);
           if (options_.arrived) SILT_TRY(options_.arrived(piece.size()));
           const uint64_t end = offset + piece.size();
           return end < streamed[i].object->length_bytes ? Status() : finish(number);

@@ -49,6 +49,8 @@ struct Promised {
   const ObjectRef* object = nullptr;
   std::vector<std::byte>* keep = nullptr;  // where its bytes stay; may be null
   std::string context = {};                // of errors
+  // Is shown its bytes in order, before they are proven; may be empty.
+  std::function<void(ByteSpan piece)> pass = {};
 };
 
 struct ProveOptions {

@@ -103,8 +103,8 @@ Status Rebuilder::plan(const std::vector<size_t>& tensors) {
   const bool local = options_.anchor == nullptr || options_.anchor->store().traits().local;
   const bool passes = options_.anchor != nullptr && (options_.prove_anchor || !local);
   const uint64_t run = passes && local ? std::max(largest, kTileBytes) : 0;
-  const unsigned threads =
-      threads_within(options_.threads, options_.memory_bytes / 2, 4 * largest + run);
+  const unsigned threads = workers_within(reader_.transfers(passes), options_.threads,
+                                          options_.memory_bytes / 2, 4 * largest + run);
   scratch_.resize(threads);
   last_changes_.resize(threads);
   if (!passes) return {};

@@ -84,7 +84,7 @@ Status StateReader::Cursor::find_words(ByteSpan words) {
     words_ = resident.subspan(stretch_.offset_bytes, stretch_.length_bytes);
     return {};
   }
-  if (!base.whole_stretches()) return {};
+  if (base.transfers() == 0) return {};
   fetched_.resize(stretch_.length_bytes);
   words_ = fetched_;
   return base.read(stretch_.tensor, stretch_.offset_bytes, fetched_);
@@ -352,6 +352,12 @@ unsigned threads_within(unsigned threads, uint64_t budget_bytes, uint64_t each_b
   if (threads == 0) threads = available_threads();
   const uint64_t fit = std::max<uint64_t>(1, budget_bytes / std::max<uint64_t>(1, each_bytes));
   return static_cast<unsigned>(std::min<uint64_t>(threads, fit));
+}
+
+unsigned workers_within(unsigned transfers, unsigned threads, uint64_t budget_bytes,
+                        uint64_t each_bytes) {
+  if (threads == 0) threads = available_threads();
+  return threads_within(std::max(threads, transfers), budget_bytes, each_bytes);
 }
 
 }  // namespace siltstone
