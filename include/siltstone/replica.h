@@ -85,7 +85,8 @@ class Replica {
 
 struct FollowOptions {
   std::string branch = "main";
-  double interval_seconds = 1.0;  // between polls; each is drawn from 0.5 to 1.5 times this
+  // Between polls; each is drawn from 0.5 to 1.5 times this. Not used where the store itself waits.
+  double interval_seconds = 1.0;
   std::optional<uint64_t> until_seq;
   StageOptions stage;
   const std::atomic<bool>* stop = nullptr;  // polled; true ends the loop

@@ -40,6 +40,12 @@ Sha256Digest Sha256::finish() {
   return digest;
 }
 
+Sha256 Sha256::copy() const {
+  Sha256 out;
+  if (EVP_MD_CTX_copy_ex(out.state_->context, state_->context) != 1) std::abort();
+  return out;
+}
+
 Sha256Digest sha256(ByteSpan bytes) {
   Sha256 hash;
   hash.update(bytes);

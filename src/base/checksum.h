@@ -29,6 +29,7 @@ class Sha256 {
   Sha256& operator=(Sha256&&) noexcept;
   void update(ByteSpan bytes);
   Sha256Digest finish();  // once
+  Sha256 copy() const;    // REQUIRES: not finished
 
  private:
   struct State;

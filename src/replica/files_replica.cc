@@ -271,7 +271,8 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
   }
   SILT_ASSIGN(const std::unique_ptr<FolderBytes> bytes, FolderBytes::open(folder_, *old));
   SILT_ASSIGN(const Chain chain, Chain::load(bucket.store(), path.links, schema->tensors,
-                                             {options.threads, options.memory_bytes / 4}));
+                                             {options.threads, options.memory_bytes / 4,
+                                              options.progress, schema->total_bytes()}));
   const StateReader earlier(schema->tensors, *bytes, back);
   const StateReader reader(schema->tensors, *bytes, &chain, back != nullptr ? &earlier : nullptr);
   std::optional<WayBackWriter> way_back;
@@ -302,11 +303,11 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, rewritten, change->stage_folder));
   SILT_ASSIGN(const Rebuilt rebuilt,
               rebuild(reader, tensors,
-                      {options.threads,
-                       options.memory_bytes,
-                       options.progress,
-                       {},
-                       way_back ? &*way_back : nullptr},
+                      {.threads = options.threads,
+                       .memory_bytes = options.memory_bytes,
+                       .progress = options.progress,
+                       .back = way_back ? &*way_back : nullptr,
+                       .earlier_bytes = chain.bytes_fetched()},
                       [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
                         return files.write(tensor, offset, words);
                       }));

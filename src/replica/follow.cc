@@ -5,6 +5,8 @@
 #include <thread>
 
 #include "base/try.h"
+#include "repo/bucket.h"
+#include "repo/keys.h"
 #include "siltstone/replica.h"
 
 namespace siltstone {
@@ -25,6 +27,17 @@ void pause(double seconds, const FollowOptions& options) {
   }
 }
 
+// Waits in the store until the branch has the version after `head`: sequence numbers are dense.
+// Whether it has; kUnsupported where the store does not wait.
+Result<bool> wait_for_next(Repository& repository, const std::optional<Version>& head,
+                           const FollowOptions& options) {
+  constexpr double kSeconds = 30;
+  Store& store = *as_bucket(repository).store();
+  if (!head || !store.traits().waits)
+    return Error{Code::kUnsupported, "the store does not wait for this"};
+  return store.wait(commit_key(options.branch, head->id.seq + 1), kSeconds, options.stop);
+}
+
 // A follower never goes back on its branch: an older head means that the bucket lost or hides some.
 Status check_forward(const std::optional<Version>& held, const Version& head) {
   if (!held || held->id.branch != head.id.branch || head.id.seq >= held->id.seq) return {};
@@ -34,14 +47,16 @@ Status check_forward(const std::optional<Version>& held, const Version& head) {
                                    "versions"};
 }
 
-// One step; empty if there is nothing new.
+// One step; empty if there is nothing new. `newest` becomes the branch's head.
 Result<std::optional<FollowStep>> advance(Replica& replica, Repository& repository,
-                                          const FollowOptions& options) {
+                                          const FollowOptions& options,
+                                          std::optional<Version>* newest) {
   Result<Version> found = repository.head(options.branch);
   // The branch may get its first version later.
   if (!found && found.error().code == Code::kNotFound) return std::optional<FollowStep>();
   if (!found) return std::move(found).error();
   Version head = *std::move(found);
+  *newest = head;
   if (options.until_seq && head.id.seq > *options.until_seq) {
     SILT_ASSIGN(head,
                 repository.resolve(options.branch + "@" + std::to_string(*options.until_seq)));
@@ -72,13 +87,16 @@ Status follow(Replica& replica, Repository& repository, const FollowOptions& giv
   FollowOptions options = given;
   std::mt19937_64 random{std::random_device{}()};
   std::uniform_real_distribution<double> jitter(0.5, 1.5);
-  double waits = 0;  // failures in a row stretch the interval
+  double waits = 0;       // failures in a row stretch the interval
+  bool promised = false;  // a wait said that there is a version
   while (!stopped(options)) {
-    Result<std::optional<FollowStep>> step = advance(replica, repository, options);
+    std::optional<Version> newest;
+    Result<std::optional<FollowStep>> step = advance(replica, repository, options, &newest);
     if (!step && step.error().code != Code::kUnavailable) return std::move(step).error();
     waits = step ? 0 : std::min(waits + 1, 5.0);
     if (step && *step) {
       options.stage.repair = false;
+      promised = false;
       SILT_TRY(on_version(**step));
       continue;  // there may be a newer one already
     }
@@ -87,6 +105,12 @@ Status follow(Replica& replica, Repository& repository, const FollowOptions& giv
         held->id.seq >= *options.until_seq) {
       return {};
     }
+    if (step && !promised) {
+      const Result<bool> there = wait_for_next(repository, newest, options);
+      promised = there && *there;
+      if (there) continue;
+    }
+    promised = false;
     pause(options.interval_seconds * jitter(random) * (1 << static_cast<int>(waits)), options);
   }
   return {};

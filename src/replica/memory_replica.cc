@@ -133,7 +133,8 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     return Error{Code::kMismatch, commit.id.name() + " has other tensors than this replica"};
   }
   const LiveBytes live(views_);
-  const BaseOptions base_options{options.threads, options.memory_bytes};
+  const BaseOptions base_options{options.threads, options.memory_bytes, false, options.progress,
+                                 schema->total_bytes()};
   std::optional<Base> base;
   if (!options.repair) {
     KnownState known;
@@ -145,7 +146,7 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     SILT_ASSIGN(base, base_from_known(bucket, commit, tensors_, std::move(known), base_options));
   }
   if (!base) {
-    SILT_ASSIGN(base, base_from_bucket(bucket, commit, tensors_, true, base_options));
+    SILT_ASSIGN(base, base_from_bucket(bucket, commit, tensors_, /*prove=*/false, base_options));
   }
   auto change = std::make_unique<Change>();
   std::mutex mutex;
@@ -177,12 +178,15 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   const StateReader reader = base->reader(tensors_);
   std::optional<WayBackWriter> way_back;
   if (wants_way_back(commit)) way_back.emplace(memory_for_way_back());
+  // What `compare` gathers is dropped with the change if the anchor turns out to be damaged.
   SILT_ASSIGN(Rebuilt rebuilt, rebuild(reader, all,
-                                       {options.threads,
-                                        options.memory_bytes,
-                                        options.progress,
-                                        {},
-                                        way_back ? &*way_back : nullptr},
+                                       {.threads = options.threads,
+                                        .memory_bytes = options.memory_bytes,
+                                        .progress = options.progress,
+                                        .back = way_back ? &*way_back : nullptr,
+                                        .anchor = base->anchor,
+                                        .prove_anchor = base->anchor != nullptr,
+                                        .earlier_bytes = base->chain_bytes},
                                        compare));
   for (size_t t = 0; t < tensors_.size(); ++t) {
     if (rebuilt.before[t] == base->sums[t]) continue;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 
 #include "base/checksum.h"
 #include "base/parallel.h"
@@ -15,6 +16,9 @@ namespace {
 
 constexpr std::string_view kSumsKey = "siltstone.sums";
 constexpr uint64_t kAlignment = 64;
+// Of one object that is written to a store behind a network: what the store reads of its source at
+// once, and what it has of that on the way.
+constexpr uint64_t kUploadBytes = uint64_t{16} << 20;
 
 // One anchor object: a run of tensors, wide dtypes first so that words stay aligned in the file.
 struct Shard {
@@ -234,7 +238,11 @@ Result<Artifact> write_anchor(Store& store, std::span<const TensorInfo> tensors,
     return tell(options.progress, std::min(now, total), total);
   };
   std::vector<ObjectRef> objects(shards.size());
-  SILT_TRY(parallel_for(shards.size(), options.threads, [&](uint64_t i, unsigned) -> Status {
+  const unsigned transfers = store.traits().transfers;
+  const unsigned at_once = transfers > 1
+                               ? threads_within(transfers, options.memory_bytes, kUploadBytes)
+                               : options.threads;
+  SILT_TRY(parallel_for(shards.size(), at_once, [&](uint64_t i, unsigned) -> Status {
     SILT_ASSIGN(objects[i],
                 write_shard(store, shards[i], i, tensors, bytes, sums, options, progress));
     return {};
@@ -247,15 +255,16 @@ Result<Artifact> write_anchor(Store& store, std::span<const TensorInfo> tensors,
   return artifact;
 }
 
-Result<Artifact> write_packed_anchor(Store& store, std::span<const TensorInfo> tensors,
-                                     const StateBytes& bytes, const std::vector<Sum128>& sums,
-                                     const std::string& root, DeltaOptions options) {
+Result<Artifact> write_packed_anchor(Store& store, Uploads& uploads,
+                                     std::span<const TensorInfo> tensors, const StateBytes& bytes,
+                                     const std::vector<Sum128>& sums, const std::string& root,
+                                     DeltaOptions options) {
   const ZeroBytes zeros;
   SILT_ASSIGN(const std::vector<Sum128> zero_sums, sum_all(tensors, zeros, options.threads));
   options.from_root = state_root(state_rows(tensors, zero_sums));
   options.codec = find_codec("dense");
   const StateReader reader(tensors, zeros, nullptr);
-  SILT_ASSIGN(DeltaOutcome outcome, write_delta(store, reader, zeros, bytes, options));
+  SILT_ASSIGN(DeltaOutcome outcome, write_delta(store, uploads, reader, zeros, bytes, options));
   for (size_t t = 0; t < tensors.size(); ++t)
     if (outcome.sums_after[t] != sums[t]) return changed_meanwhile(tensors[t]);
   outcome.artifact.kind = ArtifactKind::kAnchor;
@@ -267,56 +276,90 @@ Result<Artifact> write_packed_anchor(Store& store, std::span<const TensorInfo> t
 Result<std::unique_ptr<AnchorBytes>> AnchorBytes::open(std::shared_ptr<Store> store,
                                                        const Commit& commit,
                                                        std::span<const TensorInfo> tensors,
-                                                       bool prove, unsigned threads) {
+                                                       const ProveOptions& options) {
   const Artifact* artifact = commit.find(ArtifactKind::kAnchor);
   if (artifact == nullptr) return Error{Code::kInternal, commit.id.name() + " has no anchor"};
   auto anchor = std::make_unique<AnchorBytes>();
   anchor->store_ = std::move(store);
   anchor->places_.resize(tensors.size());
+  anchor->known_.resize(tensors.size());
   anchor->sums_.resize(tensors.size());
-  const std::string context = "anchor of " + commit.id.name();
+  const std::string& context = anchor->context_ = "anchor of " + commit.id.name();
   Result<std::vector<ObjectRef>> objects = artifact_objects(*anchor->store_, *artifact);
   if (!objects) return std::move(objects).error().in(context);
   anchor->objects_ = *std::move(objects);
-  for (const ObjectRef& object : anchor->objects_) anchor->size_bytes_ += object.length_bytes;
-  if (prove) {
-    SILT_TRY(parallel_for(anchor->objects_.size(), threads, [&](uint64_t i, unsigned) {
-               return prove_object(*anchor->store_, anchor->objects_[i], nullptr);
-             }).in(context));
+  for (const ObjectRef& object : anchor->objects_) {
+    if (!checked_add(anchor->size_bytes_, object.length_bytes, &anchor->size_bytes_))
+      return Error{Code::kCorrupt, context + ": its objects are larger than any store"};
   }
-  for (size_t i = 0; i < anchor->objects_.size(); ++i) {
-    SILT_TRY(anchor->index_object(i, tensors).in(context));
-  }
-  for (size_t t = 0; t < tensors.size(); ++t) {
-    if (anchor->places_[t].known) continue;
-    return Error{Code::kCorrupt, context + ": tensor '" + tensors[t].name + "' is missing"};
-  }
-  if (state_root(state_rows(tensors, anchor->sums_)) != commit.root) {
-    return Error{Code::kCorrupt,
-                 context + ": the sums it states do not lead to the version's root"};
-  }
-  return anchor;
+  Status indexed = anchor->read_headers(commit, tensors, options);
+  if (indexed) return anchor;
+  // Which object is damaged is more than what does not fit, or seems to be new, because of it.
+  const Code code = indexed.error().code;
+  if (code == Code::kCorrupt || code == Code::kUnsupported) SILT_TRY(anchor->prove(options));
+  return std::move(indexed).error().in(context);
 }
 
-Status AnchorBytes::index_object(size_t number, std::span<const TensorInfo> tensors) {
+Status AnchorBytes::read_headers(const Commit& commit, std::span<const TensorInfo> tensors,
+                                 const ProveOptions& options) {
+  SILT_TRY(read_headers(tensors, options));
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    if (known_[t]) continue;
+    return Error{Code::kCorrupt, "tensor '" + tensors[t].name + "' is missing"};
+  }
+  if (state_root(state_rows(tensors, sums_)) == commit.root) return {};
+  return Error{Code::kCorrupt, "the sums it states do not lead to the version's root"};
+}
+
+Status AnchorBytes::read_headers(std::span<const TensorInfo> tensors, const ProveOptions& options) {
+  const bool local = store_->traits().local;
+  uint64_t largest = 1;
+  for (const ObjectRef& object : objects_)
+    largest = std::max(largest, std::min(object.prefix_bytes, kMaxHeaderBytes));
+  headers_ = std::vector<Sha256>(objects_.size());
+  std::mutex mutex;
+  return parallel_for(objects_.size(),
+                      threads_within(local ? options.threads : store_->traits().transfers,
+                                     options.memory_bytes, largest),
+                      [&](uint64_t i, unsigned) -> Status {
+                        const ObjectRef& object = objects_[i];
+                        if (local) SILT_TRY(check_length(*store_, object));
+                        if (object.prefix_bytes < kLengthFieldBytes ||
+                            object.prefix_bytes > kMaxHeaderBytes + kLengthFieldBytes ||
+                            object.prefix_bytes > object.length_bytes) {
+                          return Error{
+                              Code::kCorrupt,
+                              "object '" + object.key + "': its header's length is out of bounds"};
+                        }
+                        std::vector<std::byte> prefix(object.prefix_bytes);
+                        Status read = store_->read(object.key, 0, prefix);
+                        if (!read) return promised(std::move(read).error());
+                        headers_[i].update(prefix);
+                        const std::lock_guard lock(mutex);
+                        return index_object(i, prefix, tensors);
+                      });
+}
+
+Status AnchorBytes::prove(const ProveOptions& options) const {
+  std::vector<Promised> wanted;
+  for (const ObjectRef& object : objects_) wanted.push_back({&object, nullptr, context_});
+  return prove_objects(*store_, wanted, options);
+}
+
+Status AnchorBytes::index_object(size_t number, ByteSpan prefix,
+                                 std::span<const TensorInfo> tensors) {
   const ObjectRef& object = objects_[number];
+  const uint64_t prefix_bytes = prefix.size();
   auto corrupt = [&object](const std::string& message) {
     return Error{Code::kCorrupt, "object '" + object.key + "': " + message};
   };
-  const uint64_t prefix_bytes = object.prefix_bytes;
-  if (prefix_bytes < kLengthFieldBytes || prefix_bytes > kMaxHeaderBytes + kLengthFieldBytes) {
-    return corrupt("its header's length is out of bounds");
-  }
-  std::vector<std::byte> prefix(prefix_bytes);
-  Status read = store_->read(object.key, 0, prefix);
-  if (!read) return promised(std::move(read).error());
   SILT_ASSIGN(const uint64_t header_bytes,
-              parse_length_field(std::span(prefix).first(kLengthFieldBytes), object.length_bytes));
+              parse_length_field(prefix.first(kLengthFieldBytes), object.length_bytes));
   if (header_bytes + kLengthFieldBytes != prefix_bytes) {
     return corrupt("its header's length is not the one the commit states");
   }
   Result<SafetensorsHeader> header = parse_safetensors_header(
-      as_text(ByteSpan(prefix).subspan(kLengthFieldBytes)), object.length_bytes - prefix_bytes);
+      as_text(prefix.subspan(kLengthFieldBytes)), object.length_bytes - prefix_bytes);
   if (!header) return std::move(header).error().in("object '" + object.key + "'");
   const auto sums = std::find_if(header->metadata.begin(), header->metadata.end(),
                                  [](const auto& item) { return item.first == kSumsKey; });
@@ -333,8 +376,9 @@ Status AnchorBytes::index_object(size_t number, std::span<const TensorInfo> tens
       return corrupt("tensor '" + entry.info.name + "' is not one of the version's");
     }
     const auto tensor = static_cast<size_t>(found - tensors.begin());
-    if (places_[tensor].known) return corrupt("tensor '" + entry.info.name + "' stands twice");
-    places_[tensor] = {number, prefix_bytes + entry.offset_bytes, true};
+    if (known_[tensor]) return corrupt("tensor '" + entry.info.name + "' stands twice");
+    known_[tensor] = true;
+    places_[tensor] = {number, prefix_bytes + entry.offset_bytes};
     if (!sum_from_hex(std::string_view(sums->second).substr(i * kDigits, kDigits),
                       &sums_[tensor])) {
       return corrupt("the sum of tensor '" + entry.info.name + "' is not hexadecimal");

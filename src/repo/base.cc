@@ -1,7 +1,6 @@
 #include "repo/base.h"
 
 #include "base/try.h"
-#include "repo/anchor.h"
 #include "repo/plan.h"
 
 namespace siltstone {
@@ -9,14 +8,17 @@ namespace {
 
 // The bytes that an anchor gives before its chain, which a packed one is part of.
 Status open_anchor(Bucket& bucket, const Commit& anchor, std::span<const TensorInfo> tensors,
-                   bool prove, unsigned threads, Base* base) {
+                   bool prove, const BaseOptions& options, Base* base) {
   if (anchor.find(ArtifactKind::kAnchor)->packed) {
     base->bytes = std::make_unique<ZeroBytes>();
-    SILT_ASSIGN(base->sums, sum_all(tensors, *base->bytes, threads));
+    SILT_ASSIGN(base->sums, sum_all(tensors, *base->bytes, options.threads));
     return {};
   }
+  const ProveOptions prove_options{options.threads, options.memory_bytes / 4};
   SILT_ASSIGN(std::unique_ptr<AnchorBytes> bytes,
-              AnchorBytes::open(bucket.store(), anchor, tensors, prove, threads));
+              AnchorBytes::open(bucket.store(), anchor, tensors, prove_options));
+  if (prove) SILT_TRY(bytes->prove(prove_options));
+  base->anchor = bytes.get();
   base->sums = bytes->sums();
   base->fetched_bytes = bytes->size_bytes();
   base->bytes = std::move(bytes);
@@ -31,9 +33,10 @@ const Commit* packed_anchor(const Path& path) {
 // The chain, and the proof that the believed sums lead along it to the head's root.
 Status attach_chain(Bucket& bucket, const Commit& head, std::span<const TensorInfo> tensors,
                     const Path& path, const BaseOptions& options, Base* base) {
-  SILT_ASSIGN(base->chain,
-              Chain::load(bucket.store(), path.links, tensors,
-                          {options.threads, options.memory_bytes / 4}, packed_anchor(path)));
+  SILT_ASSIGN(base->chain, Chain::load(bucket.store(), path.links, tensors,
+                                       {options.threads, options.memory_bytes / 4, options.progress,
+                                        options.later_bytes},
+                                       packed_anchor(path)));
   std::vector<Sum128> after = base->sums;
   for (size_t t = 0; t < tensors.size(); ++t) after[t] += base->chain.change(t);
   if (state_root(state_rows(tensors, after)) != head.root) {
@@ -85,7 +88,7 @@ Result<Base> base_from_bucket(Bucket& bucket, const Commit& head,
                               const BaseOptions& options) {
   SILT_ASSIGN(const Path path, plan_path(bucket.history(), head, std::nullopt));
   Base base;
-  SILT_TRY(open_anchor(bucket, *path.anchor, tensors, prove, options.threads, &base));
+  SILT_TRY(open_anchor(bucket, *path.anchor, tensors, prove, options, &base));
   base.description = "the bucket's anchor of " + path.anchor->id.name();
   SILT_TRY(attach_chain(bucket, head, tensors, path, options, &base));
   return base;

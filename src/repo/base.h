@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "repo/anchor.h"
 #include "repo/base_cache.h"
 #include "repo/bucket.h"
 #include "repo/chain.h"
@@ -17,7 +18,8 @@ namespace siltstone {
 struct Base {
   std::unique_ptr<Checkpoint> kept;  // owns what `bytes` reads, where it is a cache
   std::unique_ptr<StateBytes> bytes;
-  std::vector<Sum128> sums;  // of `bytes`, as they are believed to be
+  const AnchorBytes* anchor = nullptr;  // `bytes`, where they are a plain anchor's
+  std::vector<Sum128> sums;             // of `bytes`, as they are believed to be
   Chain chain;
   // The version before `bytes`, where it is known and was asked for or is looked back at. It reads
   // through `back`.
@@ -37,7 +39,9 @@ struct Base {
 struct BaseOptions {
   unsigned threads = 0;
   uint64_t memory_bytes = 0;
-  bool earlier = false;  // the version before the base is wanted in any case
+  bool earlier = false;      // the version before the base is wanted in any case
+  Progress progress = {};    // of what is fetched here
+  uint64_t later_bytes = 0;  // what the work that follows will do
 };
 
 // Bytes of a known state, to be moved to `head`. Empty if no chain of deltas leads there.
@@ -53,7 +57,8 @@ Result<std::optional<Base>> base_from_known(Bucket& bucket, const Commit& head,
                                             std::span<const TensorInfo> tensors, KnownState known,
                                             const BaseOptions& options);
 
-// The bucket's own anchor and chain. With `prove`, the anchor's SHA-256 is checked first.
+// The bucket's own anchor and chain. With `prove`, the anchor's SHA-256 is checked first, which
+// reads it once more; rebuild() can check it while it reads.
 Result<Base> base_from_bucket(Bucket& bucket, const Commit& head,
                               std::span<const TensorInfo> tensors, bool prove,
                               const BaseOptions& options);

@@ -72,7 +72,8 @@ Bucket::Bucket(std::shared_ptr<Store> store, const RepoRecord& record)
     : store_(std::move(store)),
       repo_id_(record.repo_id),
       single_writer_(record.single_writer),
-      history_(store_, record.repo_id) {
+      history_(store_, record.repo_id),
+      hints_(store_) {
   // A copy of such a bucket may lie in a store that can do better, and needs no such mode.
   if (single_writer_) (void)store_->use_single_writer();
 }

@@ -6,19 +6,24 @@
 #include <mutex>
 #include <string>
 
+#include "repo/head_hints.h"
 #include "repo/history.h"
 #include "siltstone/repository.h"
 #include "siltstone/store.h"
 
 namespace siltstone {
 
-// Sizes that tests make small.
+// Sizes that tests make small. Behind a network objects are smaller, so that one delta or model
+// goes over several connections: 16 packs, which is what a store is worth at once unless told
+// otherwise, fill a quarter of a publish's memory if that is 1 GiB.
 struct Tuning {
   uint64_t pack_bytes = uint64_t{128} << 20;           // a delta pack is closed beyond this
+  uint64_t remote_pack_bytes = uint64_t{16} << 20;     // behind a network
   uint64_t batch_bytes = uint64_t{128} << 20;          // words that are diffed between flushes
   uint64_t anchor_object_bytes = uint64_t{512} << 20;  // an anchor object is closed beyond this
-  size_t inline_objects = 200;                         // more stand in a list object
-  uint64_t path_objects = 64;  // a longer path to the head asks for an anchor
+  uint64_t remote_anchor_object_bytes = uint64_t{128} << 20;
+  size_t inline_objects = 200;  // more stand in a list object
+  uint64_t path_objects = 64;   // a longer path to the head asks for an anchor
 };
 
 class Bucket final : public Repository {
@@ -57,6 +62,7 @@ class Bucket final : public Repository {
   struct Writer {
     uint64_t epoch = 0;
     VersionId last;
+    bool certain = true;  // whether `last` is known to be the head, unless somebody else took over
   };
 
   std::shared_ptr<Store> store_;
@@ -65,6 +71,7 @@ class Bucket final : public Repository {
   std::mutex probe_mutex_;
   bool fit_ = false;  // to be written to; guarded by probe_mutex_
   History history_;
+  HeadHints hints_;
   std::mutex mutex_;
   std::map<std::string, Writer> writers_;
   std::map<std::string, bool> publishing_;

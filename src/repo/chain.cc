@@ -1,12 +1,14 @@
 #include "repo/chain.h"
 
 #include <algorithm>
+#include <atomic>
 #include <tuple>
 
 #include "base/parallel.h"
 #include "base/try.h"
 #include "delta/pack.h"
 #include "repo/objects.h"
+#include "repo/progress.h"
 #include "tensor/safetensors.h"
 
 namespace siltstone {
@@ -49,19 +51,17 @@ Status check_pieces(const TensorInfo& info, std::vector<Chain::Piece>& pieces) {
 
 }  // namespace
 
-Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
-                          std::span<const TensorInfo> tensors, const ChainOptions& options,
-                          const Commit* anchor) {
-  Chain chain;
-  chain.store_ = std::move(store);
-  chain.pieces_.resize(tensors.size());
+// The links in order, which must start where the one before ends.
+Result<std::vector<Chain::Link>> Chain::connect(const std::vector<Commit>& links,
+                                                const Commit* anchor) {
+  std::vector<Link> out;
   const std::string* root = nullptr;
   const std::string* earlier_root = nullptr;
   if (anchor != nullptr) {
     const Artifact* packed = anchor->find(ArtifactKind::kAnchor);
     if (packed == nullptr || !packed->packed)
       return Error{Code::kInternal, anchor->id.name() + " has no packed anchor"};
-    SILT_TRY(chain.load_link(*packed, tensors, options).in("anchor of " + anchor->id.name()));
+    out.push_back({packed, "anchor of " + anchor->id.name()});
     root = &anchor->root;
   }
   for (const Commit& link : links) {
@@ -76,11 +76,20 @@ Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit
       return corrupt("delta of " + link.id.name() + " looks back at root " + delta->earlier_root +
                      ", which the chain does not come from");
     }
-    SILT_TRY(chain.load_link(*delta, tensors, options).in("delta of " + link.id.name()));
+    out.push_back({delta, "delta of " + link.id.name()});
     root = &link.root;
     earlier_root = &delta->from_root;
   }
-  for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], chain.pieces_[t]));
+  return out;
+}
+
+Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
+                          std::span<const TensorInfo> tensors, const ChainOptions& options,
+                          const Commit* anchor) {
+  SILT_ASSIGN(std::vector<Link> connected, connect(links, anchor));
+  Chain chain;
+  chain.store_ = std::move(store);
+  SILT_TRY(chain.load(std::move(connected), tensors, options));
   return chain;
 }
 
@@ -88,35 +97,75 @@ Result<Chain> Chain::load(const WayBack& way, std::span<const TensorInfo> tensor
                           const ChainOptions& options) {
   Chain chain;
   chain.store_ = way.store;
-  chain.pieces_.resize(tensors.size());
-  SILT_TRY(chain.load_link(way.artifact, tensors, options));
-  for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], chain.pieces_[t]));
+  SILT_TRY(chain.load({{&way.artifact, "the way back"}}, tensors, options));
   return chain;
 }
 
-Status Chain::load_link(const Artifact& artifact, std::span<const TensorInfo> tensors,
-                        const ChainOptions& options) {
-  const size_t link = link_count_++;
-  SILT_ASSIGN(std::vector<ObjectRef> objects, artifact_objects(*store_, artifact));
-  const size_t first = packs_.size();
-  uint64_t planned = bytes_fetched_;
-  std::vector<bool> keep;
-  for (ObjectRef& object : objects) {
-    planned += object.length_bytes;
-    keep.push_back(planned <= options.memory_bytes);
-    packs_.push_back({std::move(object), {}});
+Status Chain::load(std::vector<Link> links, std::span<const TensorInfo> tensors,
+                   const ChainOptions& options) {
+  pieces_.resize(tensors.size());
+  link_count_ = links.size();
+  SILT_TRY(list_packs(&links));
+  SILT_TRY(fetch(links, options));
+  for (size_t i = 0; i < links.size(); ++i) SILT_TRY(index(i, links[i], tensors).in(links[i].name));
+  for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], pieces_[t]));
+  return {};
+}
+
+Status Chain::list_packs(std::vector<Link>* links) {
+  std::vector<std::vector<ObjectRef>> objects(links->size());
+  SILT_TRY(
+      parallel_for(links->size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
+        const Link& link = (*links)[i];
+        Result<std::vector<ObjectRef>> found = artifact_objects(*store_, *link.artifact);
+        if (!found) return std::move(found).error().in(link.name);
+        objects[i] = *std::move(found);
+        return {};
+      }));
+  for (size_t i = 0; i < links->size(); ++i) {
+    (*links)[i].first_pack = packs_.size();
+    for (ObjectRef& object : objects[i]) packs_.push_back({std::move(object), {}, {}});
+    (*links)[i].end_pack = packs_.size();
   }
-  SILT_TRY(parallel_for(objects.size(), options.threads, [&](uint64_t i, unsigned) -> Status {
-    Pack& pack = packs_[first + i];
-    return prove_object(*store_, pack.object, keep[i] ? &pack.bytes : nullptr);
-  }));
-  bytes_fetched_ = planned;
+  return {};
+}
+
+Status Chain::fetch(const std::vector<Link>& links, const ChainOptions& options) {
+  const uint64_t head_bytes = options.memory_bytes / 4 / std::max<size_t>(1, packs_.size());
+  std::vector<Promised> wanted;
+  for (const Link& link : links) {
+    for (size_t i = link.first_pack; i < link.end_pack; ++i) {
+      Pack& pack = packs_[i];
+      if (!checked_add(bytes_fetched_, pack.object.length_bytes, &bytes_fetched_))
+        return corrupt("the packs together are larger than any store");
+      const bool keep = bytes_fetched_ <= options.memory_bytes;
+      wanted.push_back({&pack.object, keep ? &pack.bytes : nullptr, link.name});
+      if (keep) continue;
+      pack.heads = PackHeads(pack.object, head_bytes);
+      wanted.back().pass = [&pack](ByteSpan piece) { pack.heads.take(piece); };
+    }
+  }
+  std::atomic<uint64_t> done{0};
+  ProveOptions prove;
+  prove.threads = options.threads;
+  prove.memory_bytes = options.memory_bytes / 2;
+  prove.arrived = [&](uint64_t bytes) {
+    const uint64_t now = done += bytes;
+    return tell(options.progress, now, bytes_fetched_ + options.later_bytes);
+  };
+  return prove_objects(*store_, wanted, prove);
+}
+
+Status Chain::index(size_t number, const Link& link, std::span<const TensorInfo> tensors) {
+  const Artifact& artifact = *link.artifact;
   const bool looks_back = !artifact.earlier_root.empty();
-  for (size_t pack = first; pack < packs_.size(); ++pack)
-    SILT_TRY(index_pack(link, pack, looks_back, tensors));
+  for (size_t pack = link.first_pack; pack < link.end_pack; ++pack) {
+    SILT_TRY(index_pack(number, pack, looks_back, tensors));
+    packs_[pack].heads = {};
+  }
   uint64_t changed = 0;
   for (const auto& pieces : pieces_) {
-    for (const Piece& piece : pieces) changed += piece.link == link ? piece.header.changed : 0;
+    for (const Piece& piece : pieces) changed += piece.link == number ? piece.header.changed : 0;
   }
   if (changed != artifact.changed_elements) {
     return corrupt("its sections change " + std::to_string(changed) +
@@ -127,6 +176,10 @@ Status Chain::load_link(const Artifact& artifact, std::span<const TensorInfo> te
 
 Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const {
   if (pack.bytes.empty()) {
+    if (const ByteSpan head = pack.heads.find(offset_bytes, out.size()); !head.empty()) {
+      std::memcpy(out.data(), head.data(), head.size());
+      return {};
+    }
     Status status = store_->read(pack.object.key, offset_bytes, out);
     if (!status) return promised(std::move(status).error());
     return {};
@@ -188,6 +241,13 @@ Status Chain::index_sections(size_t link, size_t pack, bool looks_back, size_t t
     size_bytes -= header.section_bytes;
   }
   return {};
+}
+
+unsigned Chain::transfers() const {
+  const bool reads = std::ranges::any_of(
+      packs_, [](const Pack& pack) { return pack.bytes.empty() && pack.object.length_bytes > 0; });
+  if (!reads || store_->traits().local) return 0;
+  return store_->traits().transfers;
 }
 
 uint64_t Chain::changed_elements() const {

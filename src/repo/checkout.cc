@@ -76,7 +76,10 @@ Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, folder));
   SILT_ASSIGN(ProvenVersion proven,
               rebuild_version(bucket, commit, *schema,
-                              {options.threads, options.memory_bytes, options.progress, {}, back},
+                              {.threads = options.threads,
+                               .memory_bytes = options.memory_bytes,
+                               .progress = options.progress,
+                               .back = back},
                               [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
                                 return files.write(tensor, offset, words);
                               }));

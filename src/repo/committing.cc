@@ -25,8 +25,8 @@ Error taken(const Commit& commit) {
 Result<Committed> create_commit(Store& store, const Commit& commit) {
   SILT_ASSIGN(const std::string bytes, format_commit(commit));
   const std::string key = commit_key(commit.id.branch, commit.id.seq);
-  const PiecesSource source({as_bytes(bytes)});
-  Committed committed{{commit.id.branch, commit.id.seq, sha256_hex(as_bytes(bytes))}, bytes.size()};
+  const Committed committed{{commit.id.branch, commit.id.seq, sha256_hex(as_bytes(bytes))}, bytes};
+  const PiecesSource source({as_bytes(bytes)}, committed.id.commit_hash);
   std::string last;
   const int attempts = store.traits().retries ? 1 : kAttempts;
   for (int attempt = 0; attempt < attempts; ++attempt) {

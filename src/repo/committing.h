@@ -8,7 +8,7 @@ namespace siltstone {
 
 struct Committed {
   VersionId id;
-  uint64_t bytes = 0;
+  std::string text;  // of the object
 };
 
 // Creates log/<branch>/<seq>. A lost reply is resolved by reading the object back: whose attempt

@@ -14,8 +14,8 @@ namespace siltstone {
 namespace {
 
 // Per worker: old and new words of a tile and those before the old ones, positions and new words of
-// its changes, its encoding.
-constexpr uint64_t kWorkerBytes = 7 * kTileBytes;
+// its changes, its encoding, and the words of the base where they come over a network.
+constexpr uint64_t kWorkerBytes = 8 * kTileBytes;
 
 struct Encoded {
   std::vector<std::byte> sections;
@@ -62,13 +62,13 @@ Sum128 sum_of_changes(const ChangeList& changes, size_t first_run, ByteSpan old_
 
 class DeltaWriter {
  public:
-  DeltaWriter(Store& store, const StateReader& base, const StateBytes& base_bytes,
+  DeltaWriter(Store& store, Uploads& uploads, const StateReader& base, const StateBytes& base_bytes,
               const StateBytes& next, const DeltaOptions& options)
       : base_(base),
         base_bytes_(base_bytes),
         next_(next),
         options_(options),
-        packs_(store, options.key_prefix, options.from_root, options.pack_bytes) {
+        packs_(store, uploads, options.key_prefix, options.from_root, options.pack_bytes) {
     if (options.back != nullptr) back_.emplace(options.back);
   }
 
@@ -232,7 +232,7 @@ Result<DeltaOutcome> DeltaWriter::run() {
   outcome_.sums_before.resize(base_.tensors().size());
   outcome_.sums_after.resize(base_.tensors().size());
   const unsigned threads =
-      threads_within(options_.threads, options_.memory_bytes / 2, kWorkerBytes);
+      workers_within(base_.transfers(), options_.threads, options_.memory_bytes / 2, kWorkerBytes);
   std::vector<Workspace> workspaces(threads);
   std::atomic<uint64_t> done{0};
   for (size_t begin = 0; begin < stretches_.size();) {
@@ -265,10 +265,10 @@ Result<DeltaOutcome> DeltaWriter::run() {
 
 }  // namespace
 
-Result<DeltaOutcome> write_delta(Store& store, const StateReader& base,
+Result<DeltaOutcome> write_delta(Store& store, Uploads& uploads, const StateReader& base,
                                  const StateBytes& base_bytes, const StateBytes& next,
                                  const DeltaOptions& options) {
-  return DeltaWriter(store, base, base_bytes, next, options).run();
+  return DeltaWriter(store, uploads, base, base_bytes, next, options).run();
 }
 
 }  // namespace siltstone

@@ -6,6 +6,7 @@
 
 #include "repo/commit.h"
 #include "repo/state.h"
+#include "repo/uploads.h"
 #include "repo/way_back.h"
 #include "siltstone/codec.h"
 #include "siltstone/repository.h"
@@ -38,9 +39,9 @@ struct DeltaOutcome {
 };
 
 // `base` gives the words of the previous state, `next` those of the new one. The caller must
-// compare sums_before with what the base was believed to hold before trusting the artifact. Output
-// does not depend on the number of threads.
-Result<DeltaOutcome> write_delta(Store& store, const StateReader& base,
+// compare sums_before with what the base was believed to hold before trusting the artifact, whose
+// packs are there once `uploads` are finished. Output does not depend on the number of threads.
+Result<DeltaOutcome> write_delta(Store& store, Uploads& uploads, const StateReader& base,
                                  const StateBytes& base_bytes, const StateBytes& next,
                                  const DeltaOptions& options);
 

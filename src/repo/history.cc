@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/parallel.h"
 #include "base/try.h"
 #include "repo/keys.h"
 
@@ -28,13 +29,20 @@ std::optional<std::string> strip(std::string_view text, std::string_view prefix,
 
 }  // namespace
 
-Result<Commit> History::read(const std::string& branch, uint64_t seq) {
-  std::string own = branch;
+Result<History::Home> History::home(const std::string& branch, uint64_t seq) {
+  Home home{branch, 0};
   for (int depth = 0; depth < kMaxForkDepth; ++depth) {
-    SILT_ASSIGN(const std::optional<VersionId> start, fork(own));
+    SILT_ASSIGN(const std::optional<VersionId> start, fork(home.branch));
+    home.first = start ? start->seq + 1 : 0;
     if (!start || seq > start->seq) break;
-    own = start->branch;
+    home.branch = start->branch;
   }
+  return home;
+}
+
+Result<Commit> History::read(const std::string& branch, uint64_t seq) {
+  SILT_ASSIGN(const Home home, this->home(branch, seq));
+  const std::string& own = home.branch;
   {
     const std::lock_guard lock(mutex_);
     const auto found = commits_.find({own, seq});
@@ -49,9 +57,35 @@ Result<Commit> History::read(const std::string& branch, uint64_t seq) {
   }
   Result<Commit> commit = parse_commit(*bytes, repo_id_, own, seq);
   if (!commit) return std::move(commit).error().in("commit " + name_of(own, seq));
-  const std::lock_guard lock(mutex_);
-  commits_.insert({{own, seq}, *commit});
+  keep(*commit);
   return commit;
+}
+
+void History::keep(const Commit& commit) {
+  const std::lock_guard lock(mutex_);
+  commits_.insert({{commit.id.branch, commit.id.seq}, commit});
+  uint64_t& known = known_heads_[commit.id.branch];
+  known = std::max(known, commit.id.seq);
+}
+
+void History::keep_schema(const std::string& hash, Schema schema) {
+  auto shared = std::make_shared<const Schema>(std::move(schema));
+  const std::lock_guard lock(mutex_);
+  schemas_.insert({hash, std::move(shared)});
+}
+
+bool History::knows_schema(const std::string& hash) {
+  const std::lock_guard lock(mutex_);
+  return schemas_.contains(hash);
+}
+
+std::optional<Commit> History::last_seen(const std::string& branch) {
+  const std::lock_guard lock(mutex_);
+  const auto known = known_heads_.find(branch);
+  if (known == known_heads_.end()) return std::nullopt;
+  const auto found = commits_.find({branch, known->second});
+  if (found == commits_.end()) return std::nullopt;
+  return found->second;
 }
 
 Result<Commit> History::read(const VersionId& id) {
@@ -66,16 +100,44 @@ Result<Commit> History::read(const VersionId& id) {
 
 Result<std::optional<Commit>> History::parent(const Commit& commit) {
   if (!commit.parent) return std::optional<Commit>();
+  read_ahead(*commit.parent);
   Result<Commit> parent = read(*commit.parent);
   if (!parent) return std::move(parent).error().in("parent of " + commit.id.name());
   return std::optional<Commit>(*std::move(parent));
 }
 
+// Versions before one that a walk asks for will be asked for next. The first batch is small, since
+// most walks are short, and each is four times the one before. Failures are for whoever reads.
+void History::read_ahead(const VersionId& id) {
+  constexpr uint64_t kFirstBatch = 4;
+  const unsigned transfers = store_->traits().transfers;
+  if (transfers <= 1) return;
+  const Result<Home> home = this->home(id.branch, id.seq);
+  if (!home) return;
+  uint64_t batch = kFirstBatch;
+  {
+    const std::lock_guard lock(mutex_);
+    if (commits_.contains({home->branch, id.seq})) return;
+    if (walk_.branch == home->branch && walk_.seq == id.seq) batch = 4 * walk_batch_;
+    batch = std::min({batch, uint64_t{4} * transfers, id.seq - home->first + 1});
+    walk_batch_ = batch;
+    walk_.branch = home->branch;
+    walk_.seq = id.seq - batch;  // below zero: no walk asks for it
+  }
+  std::vector<uint64_t> seqs;
+  for (uint64_t back = 0; back < batch; ++back) seqs.push_back(id.seq - back);
+  (void)exist(home->branch, seqs);
+}
+
+// An absent record says that a branch is a root branch only where the branch had versions before it
+// was looked for: a branch's record is written before its first version.
 Result<std::optional<VersionId>> History::fork(const std::string& branch) {
+  bool has_versions = false;
   {
     const std::lock_guard lock(mutex_);
     const auto found = forks_.find(branch);
     if (found != forks_.end()) return found->second;
+    has_versions = known_heads_.contains(branch);
   }
   std::optional<VersionId> start;
   Result<std::string> bytes = store_->read_all(branch_key(branch), kMaxCommitBytes);
@@ -85,7 +147,7 @@ Result<std::optional<VersionId>> History::fork(const std::string& branch) {
     start = *std::move(target);
   } else if (bytes.error().code != Code::kNotFound) {
     return std::move(bytes).error();
-  } else {
+  } else if (!has_versions) {
     return start;  // not kept: the branch may be created later
   }
   const std::lock_guard lock(mutex_);
@@ -93,15 +155,92 @@ Result<std::optional<VersionId>> History::fork(const std::string& branch) {
   return start;
 }
 
+// One that is damaged exists all the same; whoever reads it learns what is wrong.
 Result<bool> History::exists(const std::string& branch, uint64_t seq) {
-  const Result<uint64_t> size = store_->size_bytes(commit_key(branch, seq));
-  if (size) return true;
-  if (size.error().code == Code::kNotFound) return false;
-  return size.error();
+  {
+    const std::lock_guard lock(mutex_);
+    if (commits_.contains({branch, seq})) return true;
+  }
+  const Result<std::string> bytes = store_->read_all(commit_key(branch, seq), kMaxCommitBytes);
+  if (!bytes && bytes.error().code == Code::kNotFound) return false;
+  if (!bytes && bytes.error().code != Code::kCorrupt) return bytes.error();
+  const Result<Commit> commit = bytes ? parse_commit(*bytes, repo_id_, branch, seq) : bytes.error();
+  if (commit) keep(*commit);
+  return true;
 }
 
-// Sequence numbers are dense, so the newest is found by doubling and bisection; the hint only says
-// where to begin.
+Result<std::vector<bool>> History::exist(const std::string& branch,
+                                         const std::vector<uint64_t>& seqs) {
+  std::vector<char> there(seqs.size());  // one byte each, for threads
+  SILT_TRY(parallel_for(seqs.size(), std::max(1U, store_->traits().transfers),
+                        [&](uint64_t i, unsigned) -> Status {
+                          SILT_ASSIGN(there[i], exists(branch, seqs[i]));
+                          return {};
+                        }));
+  return std::vector<bool>(there.begin(), there.end());
+}
+
+// A version that is known to exist, from the hint or because it is the first.
+Result<std::optional<uint64_t>> History::hinted_head(const std::string& branch, uint64_t first) {
+  const Result<std::string> hint = store_->read_all(head_key(branch), kMaxCommitBytes);
+  if (!hint && hint.error().code != Code::kNotFound) return hint.error();
+  const std::optional<uint64_t> hinted = hint ? parse_head(*hint) : std::nullopt;
+  for (const std::optional<uint64_t> seq : {hinted, std::optional(first)}) {
+    if (!seq || *seq < first) continue;
+    SILT_ASSIGN(const bool there, exists(branch, *seq));
+    if (there) return seq;
+  }
+  return std::optional<uint64_t>();
+}
+
+// Asks for versions in ascending order between `low`, which exists, and `high`, which is not known
+// to; moves both. Returns whether one of them is missing.
+Result<bool> History::narrow(const std::string& branch, const std::vector<uint64_t>& seqs,
+                             uint64_t* low, uint64_t* high) {
+  SILT_ASSIGN(const std::vector<bool> there, exist(branch, seqs));
+  for (size_t i = 0; i < seqs.size(); ++i) {
+    if (!there[i]) {
+      *high = seqs[i];
+      return true;
+    }
+    *low = seqs[i];
+  }
+  return false;
+}
+
+// Sequence numbers are dense, so the newest is found by doubling and bisection; where a store is
+// worth several requests at once, by many strides and sections at once. The two next ones are asked
+// for alone: mostly there is nothing new, or one version.
+Result<uint64_t> History::last_from(const std::string& branch, uint64_t low) {
+  constexpr unsigned kMaxStrides = 4;  // of which all but one may be in vain
+  const unsigned at_once = std::max(1U, store_->traits().transfers);
+  const unsigned strides = std::min(at_once, kMaxStrides);
+  const uint64_t begin = low;
+  uint64_t high = 0;
+  uint64_t stride = 1;
+  for (int round = 0;; ++round) {
+    std::vector<uint64_t> seqs;
+    for (unsigned i = 0; i < (round < 2 ? 1 : strides); ++i) {
+      if (stride > UINT64_MAX / 2 - begin / 2) break;
+      seqs.push_back(begin + stride);
+      stride *= 2;
+    }
+    if (seqs.empty()) return low;
+    SILT_ASSIGN(const bool missing, narrow(branch, seqs, &low, &high));
+    if (missing) break;
+  }
+  while (high - low > 1) {
+    const uint64_t width = high - low;
+    const uint64_t parts = std::min<uint64_t>(at_once + 1, width);
+    std::vector<uint64_t> seqs;
+    for (uint64_t i = 1; i < parts; ++i)
+      seqs.push_back(low + width / parts * i + width % parts * i / parts);
+    SILT_TRY(narrow(branch, seqs, &low, &high));
+  }
+  return low;
+}
+
+// The hint only says where to begin.
 Result<std::optional<Commit>> History::head(const std::string& branch) {
   SILT_ASSIGN(const std::optional<VersionId> start, fork(branch));
   const uint64_t first = start ? start->seq + 1 : 0;
@@ -113,39 +252,16 @@ Result<std::optional<Commit>> History::head(const std::string& branch) {
     }
   }
   if (!low) {
-    const Result<std::string> hint = store_->read_all(head_key(branch), kMaxCommitBytes);
-    if (!hint && hint.error().code != Code::kNotFound) return hint.error();
-    const std::optional<uint64_t> hinted = hint ? parse_head(*hint) : std::nullopt;
-    if (hinted && *hinted >= first) {
-      SILT_ASSIGN(const bool there, exists(branch, *hinted));
-      if (there) low = hinted;
-    }
+    SILT_ASSIGN(low, hinted_head(branch, first));
   }
   if (!low) {
-    SILT_ASSIGN(const bool there, exists(branch, first));
-    if (!there) {
-      if (!start) return std::optional<Commit>();
-      SILT_ASSIGN(Commit target, read(*start));
-      return std::optional<Commit>(std::move(target));
-    }
-    low = first;
+    if (!start) return std::optional<Commit>();
+    SILT_ASSIGN(Commit target, read(*start));
+    return std::optional<Commit>(std::move(target));
   }
-  uint64_t high = *low + 1;  // not known to exist
-  for (uint64_t stride = 1;; stride *= 2) {
-    SILT_ASSIGN(const bool there, exists(branch, high));
-    if (!there) break;
-    low = high;
-    high += stride;
-  }
-  while (high - *low > 1) {
-    const uint64_t middle = *low + (high - *low) / 2;
-    SILT_ASSIGN(const bool there, exists(branch, middle));
-    (there ? *low : high) = middle;
-  }
-  SILT_ASSIGN(Commit commit, read(branch, *low));
-  const std::lock_guard lock(mutex_);
-  uint64_t& known = known_heads_[branch];
-  known = std::max(known, *low);
+  SILT_ASSIGN(const uint64_t last, last_from(branch, *low));
+  if (std::optional<Commit> seen = last_seen(branch); seen && seen->id.seq == last) return seen;
+  SILT_ASSIGN(Commit commit, read(branch, last));
   return std::optional<Commit>(std::move(commit));
 }
 

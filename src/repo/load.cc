@@ -54,7 +54,9 @@ Result<LoadReport> Bucket::load(const Version& version, std::vector<MutTensorVie
   SILT_ASSIGN(const ProvenVersion proven,
               rebuild_version(
                   *this, commit, *schema,
-                  {options.threads, options.memory_bytes, options.progress, {}, nullptr},
+                  {.threads = options.threads,
+                   .memory_bytes = options.memory_bytes,
+                   .progress = options.progress},
                   [&tensors](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
                     std::memcpy(tensors[tensor].bytes.data() + offset, words.data(), words.size());
                     return {};

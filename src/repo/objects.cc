@@ -4,13 +4,13 @@
 #include <chrono>
 #include <thread>
 
+#include "base/parallel.h"
 #include "base/try.h"
 
 namespace siltstone {
 namespace {
 
 constexpr int kAttempts = 5;
-constexpr uint64_t kReadPieceBytes = uint64_t{4} << 20;
 
 int attempts_for(const Store& store) {
   return store.traits().retries ? 1 : kAttempts;
@@ -22,7 +22,8 @@ void back_off(int attempt) {
 
 }  // namespace
 
-PiecesSource::PiecesSource(std::vector<ByteSpan> pieces) : pieces_(std::move(pieces)) {
+PiecesSource::PiecesSource(std::vector<ByteSpan> pieces, std::string sha256)
+    : sha256_(std::move(sha256)), pieces_(std::move(pieces)) {
   for (const ByteSpan& piece : pieces_) {
     begins_.push_back(size_bytes_);
     size_bytes_ += piece.size();
@@ -59,9 +60,10 @@ Status create_unique(Store& store, std::string_view key, const ByteSource& conte
   }
 }
 
-Result<bool> create_addressed(Store& store, std::string_view key, ByteSpan content) {
+Result<bool> create_addressed(Store& store, const std::string& key, const std::string& sha256,
+                              ByteSpan content) {
   if (store.size_bytes(key)) return false;
-  const PiecesSource source({content});
+  const PiecesSource source({content}, sha256);
   for (int attempt = 0;; ++attempt) {
     Status status = store.create(key, source);
     if (status) return true;
@@ -73,46 +75,91 @@ Result<bool> create_addressed(Store& store, std::string_view key, ByteSpan conte
   }
 }
 
-Error promised(Error error) {
-  if (error.code == Code::kNotFound) error.code = Code::kCorrupt;
-  return error;
-}
-
 Result<std::vector<ObjectRef>> artifact_objects(Store& store, const Artifact& artifact) {
   if (artifact.lists.empty()) return artifact.objects;
+  std::vector<std::vector<std::byte>> lists(artifact.lists.size());
+  std::vector<Promised> wanted;
+  for (size_t i = 0; i < lists.size(); ++i) wanted.push_back({&artifact.lists[i], &lists[i]});
+  SILT_TRY(prove_objects(store, wanted, {.threads = 1}));
   std::vector<ObjectRef> objects;
-  for (const ObjectRef& list : artifact.lists) {
-    std::vector<std::byte> bytes;
-    SILT_TRY(prove_object(store, list, &bytes));
-    Result<std::vector<ObjectRef>> part = parse_object_list(as_text(bytes));
-    if (!part) return std::move(part).error().in("object list '" + list.key + "'");
+  for (size_t i = 0; i < lists.size(); ++i) {
+    Result<std::vector<ObjectRef>> part = parse_object_list(as_text(lists[i]));
+    if (!part) return std::move(part).error().in("object list '" + artifact.lists[i].key + "'");
     objects.insert(objects.end(), part->begin(), part->end());
   }
   return objects;
 }
 
-Status prove_object(Store& store, const ObjectRef& object, std::vector<std::byte>* keep) {
+Status check_length(Store& store, const ObjectRef& object) {
   const Result<uint64_t> size = store.size_bytes(object.key);
   if (!size) return promised(size.error());
-  if (*size != object.length_bytes) {
-    return Error{Code::kCorrupt, "object '" + object.key + "' has " + std::to_string(*size) +
-                                     " bytes, expected " + std::to_string(object.length_bytes)};
+  if (*size == object.length_bytes) return {};
+  return Error{Code::kCorrupt, "object '" + object.key + "' has " + std::to_string(*size) +
+                                   " bytes, expected " + std::to_string(object.length_bytes)};
+}
+
+Status check_sha256(const ObjectRef& object, const std::string& found) {
+  if (found == object.sha256) return {};
+  return Error{Code::kCorrupt,
+               "object '" + object.key + "' has SHA-256 " + found + ", expected " + object.sha256};
+}
+
+namespace {
+
+// Objects that are read, and what is known of them so far.
+class Proving {
+ public:
+  Proving(std::span<const Promised> objects, const ProveOptions& options)
+      : objects_(objects), options_(options), hashes_(objects.size()) {}
+
+  Status run(Store& store, size_t first, size_t count, const ReadAhead& ahead) {
+    std::vector<Streamed> streamed;
+    for (size_t i = first; i < first + count; ++i) {
+      const Promised& wanted = objects_[i];
+      if (wanted.keep != nullptr) wanted.keep->resize(wanted.object->length_bytes);
+      streamed.push_back({wanted.object,
+                          wanted.keep != nullptr ? MutByteSpan(*wanted.keep) : MutByteSpan(),
+                          wanted.context});
+      if (wanted.object->length_bytes == 0) SILT_TRY(finish(i));
+    }
+    return stream_objects(
+        store, streamed, ahead, [&](size_t i, uint64_t offset, ByteSpan piece) -> Status {
+          const size_t number = first + i;
+          hashes_[number].update(piece);
+          if (objects_[number].pass) objects_[number].pass(piece);
+          if (options_.arrived) SILT_TRY(options_.arrived(piece.size()));
+          const uint64_t end = offset + piece.size();
+          return end < streamed[i].object->length_bytes ? Status() : finish(number);
+        });
   }
-  std::vector<std::byte> piece(std::min(keep ? *size : kReadPieceBytes, *size));
-  Sha256 hash;
-  for (uint64_t offset = 0; offset < *size; offset += piece.size()) {
-    const MutByteSpan part(piece.data(), std::min<uint64_t>(piece.size(), *size - offset));
-    Status status = store.read(object.key, offset, part);
-    if (!status) return promised(std::move(status).error());
-    hash.update(part);
+
+ private:
+  Status finish(size_t number) {
+    return check_sha256(*objects_[number].object, to_hex(hashes_[number].finish()));
   }
-  const std::string found = to_hex(hash.finish());
-  if (found != object.sha256) {
-    return Error{Code::kCorrupt, "object '" + object.key + "' has SHA-256 " + found +
-                                     ", expected " + object.sha256};
-  }
-  if (keep) *keep = std::move(piece);
-  return {};
+
+  const std::span<const Promised> objects_;
+  const ProveOptions& options_;
+  std::vector<Sha256> hashes_;
+};
+
+}  // namespace
+
+Status prove_objects(Store& store, std::span<const Promised> objects, const ProveOptions& options) {
+  Proving proving(objects, options);
+  if (store.traits().transfers > 1 || !store.traits().local)
+    return proving.run(store, 0, objects.size(), ReadAhead::of(store, options.memory_bytes));
+  return parallel_for(objects.size(), options.threads, [&](uint64_t i, unsigned) -> Status {
+    Status length = check_length(store, *objects[i].object);
+    if (!length && !objects[i].context.empty()) return length.error().in(objects[i].context);
+    SILT_TRY(std::move(length));
+    return proving.run(store, i, 1, {});
+  });
+}
+
+Status prove_object(Store& store, const ObjectRef& object, std::vector<std::byte>* keep) {
+  const Promised one{&object, keep};
+  return prove_objects(store, {&one, 1}, {.threads = 1});
 }
 
 }  // namespace siltstone

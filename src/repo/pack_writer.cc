@@ -1,11 +1,24 @@
 #include "repo/pack_writer.h"
 
+#include <memory>
+#include <optional>
+
 #include "base/checksum.h"
 #include "base/try.h"
 #include "delta/pack.h"
 #include "repo/objects.h"
 
 namespace siltstone {
+namespace {
+
+// A pack on its way.
+struct Pack {
+  std::string prefix;
+  std::vector<PackEntry> entries;
+  std::optional<PiecesSource> source;  // of these two
+};
+
+}  // namespace
 
 Status PackWriter::add(const std::string& tensor, std::vector<std::byte> sections,
                        uint64_t changed_elements) {
@@ -23,27 +36,28 @@ Status PackWriter::add(const std::string& tensor, std::vector<std::byte> section
 
 Status PackWriter::flush() {
   if (pack_.empty()) return {};
-  std::vector<PackEntry> entries;
-  for (auto& [tensor, sections] : pack_) entries.push_back({tensor, std::move(sections)});
+  auto pack = std::make_shared<Pack>();
+  for (auto& [tensor, sections] : pack_) pack->entries.push_back({tensor, std::move(sections)});
   pack_.clear();
   gathered_bytes_ = 0;
-  const std::string prefix = pack_prefix(
-      entries,
+  pack->prefix = pack_prefix(
+      pack->entries,
       {{"siltstone.format", "1"}, {"siltstone.kind", "delta"}, {"siltstone.from", from_root_}});
-  std::vector<ByteSpan> pieces = {as_bytes(prefix)};
-  Sha256 sha;
-  sha.update(as_bytes(prefix));
-  for (const PackEntry& entry : entries) {
-    pieces.emplace_back(entry.sections);
-    sha.update(entry.sections);
-  }
-  const PiecesSource source(std::move(pieces));
   ObjectRef object;
   object.key = key_prefix_ + std::to_string(artifact_.objects.size()) + ".safetensors";
-  object.length_bytes = source.size_bytes();
+  object.prefix_bytes = pack->prefix.size();
+  std::vector<ByteSpan> pieces = {as_bytes(pack->prefix)};
+  for (const PackEntry& entry : pack->entries) pieces.emplace_back(entry.sections);
+  Sha256 sha;
+  for (const ByteSpan& piece : pieces) {
+    sha.update(piece);
+    object.length_bytes += piece.size();
+  }
   object.sha256 = to_hex(sha.finish());
-  object.prefix_bytes = prefix.size();
-  SILT_TRY(create_unique(store_, object.key, source));
+  pack->source.emplace(std::move(pieces), object.sha256);
+  SILT_TRY(uploads_.add(object.length_bytes, [&store = store_, pack, key = object.key] {
+    return create_unique(store, key, *pack->source);
+  }));
   artifact_.bytes += object.length_bytes;
   artifact_.objects.push_back(std::move(object));
   return {};

@@ -1,4 +1,4 @@
-// Gathers sections into packs and writes these to a store, one object each.
+// Gathers sections into packs and hands these to uploads, one object each.
 #pragma once
 
 #include <map>
@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "repo/commit.h"
+#include "repo/uploads.h"
 #include "siltstone/store.h"
 
 namespace siltstone {
@@ -15,9 +16,11 @@ namespace siltstone {
 class PackWriter {
  public:
   // Keys are `key_prefix` + number + ".safetensors"; a pack is written once its sections have
-  // `pack_bytes`. `from_root` stands in the packs' metadata.
-  PackWriter(Store& store, std::string key_prefix, std::string from_root, uint64_t pack_bytes)
+  // `pack_bytes`. `from_root` stands in the packs' metadata. Borrows store and uploads.
+  PackWriter(Store& store, Uploads& uploads, std::string key_prefix, std::string from_root,
+             uint64_t pack_bytes)
       : store_(store),
+        uploads_(uploads),
         key_prefix_(std::move(key_prefix)),
         from_root_(std::move(from_root)),
         pack_bytes_(pack_bytes) {}
@@ -25,13 +28,15 @@ class PackWriter {
   // Sections of one tensor, which are changed in `changed_elements` places.
   Status add(const std::string& tensor, std::vector<std::byte> sections, uint64_t changed_elements);
 
-  // Writes what is left and returns the artifact; its roots are the caller's to fill in.
+  // Hands on what is left and returns the artifact; its roots are the caller's to fill in. It
+  // exists once the uploads are finished.
   Result<Artifact> finish();
 
  private:
   Status flush();
 
   Store& store_;
+  Uploads& uploads_;
   const std::string key_prefix_;
   const std::string from_root_;
   const uint64_t pack_bytes_;

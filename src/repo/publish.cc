@@ -1,8 +1,11 @@
 // Publish, as a sentence: find the head; take the words it has from where they still lie; compare
 // with the new ones; write what differs as packs; when the chain has grown too costly, write an
-// anchor; last of all create the commit; only then move the base forward.
+// anchor; last of all create the commit; only then move the base forward. What is written goes out
+// while the rest is still being made, where the store is worth it; all of it before the commit.
 #include <array>
+#include <atomic>
 #include <chrono>
+#include <set>
 
 #include "base/files.h"
 #include "base/parallel.h"
@@ -17,17 +20,23 @@
 #include "repo/keys.h"
 #include "repo/objects.h"
 #include "repo/retained.h"
+#include "repo/uploads.h"
 
 namespace siltstone {
 
 class Publisher {
  public:
   Publisher(Bucket& bucket, const Checkpoint& next, const PublishOptions& options)
-      : bucket_(bucket), next_(next), next_bytes_(next), options_(options) {}
+      : bucket_(bucket),
+        next_(next),
+        next_bytes_(next),
+        options_(options),
+        uploads_(*bucket.store_, options.memory_bytes / 4) {}
 
   Result<PublishReport> run();
 
  private:
+  Result<std::optional<Commit>> known_head();
   Status find_head();
   Status describe();
   bool same_tensors() const;
@@ -39,12 +48,15 @@ class Publisher {
   std::shared_ptr<Store> store_for_way_back() const;
   bool anchor_is_due();
   Status write_new_anchor();
+  Status write_companions();
   Status write_schema();
   DeltaOptions delta_options(const char* name) const;
   Status shorten_lists();
   Status commit();
   void remember();
 
+  // Several requests at once are worth it, and each that can be left out.
+  bool behind_network() const { return bucket_.store_->traits().transfers > 1; }
   std::string nonce_prefix() const {
     return attempt_prefix(commit_.id.branch, commit_.epoch, commit_.id.seq, commit_.attempt);
   }
@@ -64,7 +76,24 @@ class Publisher {
   std::optional<WayBack> back_;        // from the new state
   uint64_t chain_bytes_ = UINT64_MAX;  // from what the cache keeps to the new state
   PublishReport report_;
+  std::atomic<uint64_t> addressed_bytes_{0};  // of objects that did not exist yet
+  Uploads uploads_;                           // they borrow what stands above
 };
+
+// Whoever committed last need not ask: if somebody else has taken the branch over meanwhile, the
+// commit will be refused.
+Result<std::optional<Commit>> Publisher::known_head() {
+  const std::string& branch = options_.branch;
+  if (behind_network() && !options_.parent) {
+    std::optional<Commit> seen = bucket_.history_.last_seen(branch);
+    const std::lock_guard lock(bucket_.mutex_);
+    const auto writer = bucket_.writers_.find(branch);
+    const bool certain = seen && writer != bucket_.writers_.end() && writer->second.certain &&
+                         writer->second.last == seen->id;
+    if (certain) return seen;
+  }
+  return bucket_.history_.head(branch);
+}
 
 Status Publisher::find_head() {
   const std::string& branch = options_.branch;
@@ -77,7 +106,7 @@ Status Publisher::find_head() {
       return Error{Code::kInvalidArgument, "there is no codec '" + options_.codec + "'"};
     }
   }
-  SILT_ASSIGN(head_, bucket_.history_.head(branch));
+  SILT_ASSIGN(head_, known_head());
   if (options_.parent) {
     SILT_ASSIGN(const Version expected, bucket_.resolve(*options_.parent));
     if (!head_ || expected.id != head_->id) {
@@ -186,6 +215,8 @@ DeltaOptions Publisher::delta_options(const char* name) const {
   DeltaOptions options;
   options.key_prefix = nonce_prefix() + name + "-";
   options.pack_bytes = bucket_.tuning.pack_bytes;
+  if (behind_network())
+    options.pack_bytes = std::min(options.pack_bytes, bucket_.tuning.remote_pack_bytes);
   options.batch_bytes = bucket_.tuning.batch_bytes;
   options.memory_bytes = options_.memory_bytes;
   options.threads = options_.threads;
@@ -206,7 +237,7 @@ Status Publisher::write_delta_from(Base& base) {
     options.earlier = base.earlier.get();
   }
   SILT_ASSIGN(DeltaOutcome outcome,
-              write_delta(*bucket_.store_, reader, *base.bytes, next_bytes_, options));
+              write_delta(*bucket_.store_, uploads_, reader, *base.bytes, next_bytes_, options));
   for (size_t t = 0; t < schema_.tensors.size(); ++t) {
     if (outcome.sums_before[t] == base.sums[t]) continue;
     return Error{Code::kMismatch, base.description + ": tensor '" + schema_.tensors[t].name +
@@ -247,6 +278,7 @@ Status Publisher::write_changes() {
     report_.base = "nothing: " + written.error().message;
     if (!from_bucket) cache_.forget();
     // A new attempt's objects must not meet those of the one given up.
+    uploads_.cancel();
     std::array<std::byte, 16> attempt;
     random_bytes(attempt);
     commit_.attempt = to_hex(attempt);
@@ -273,13 +305,17 @@ Status Publisher::write_new_anchor() {
   }
   Artifact anchor;
   if (options_.pack_anchors) {
-    SILT_ASSIGN(anchor, write_packed_anchor(*bucket_.store_, schema_.tensors, next_bytes_, sums_,
-                                            commit_.root, delta_options("a")));
+    SILT_ASSIGN(anchor, write_packed_anchor(*bucket_.store_, uploads_, schema_.tensors, next_bytes_,
+                                            sums_, commit_.root, delta_options("a")));
   } else {
     AnchorOptions options;
     options.key_prefix = nonce_prefix();
     options.object_bytes = bucket_.tuning.anchor_object_bytes;
+    if (behind_network())
+      options.object_bytes =
+          std::min(options.object_bytes, bucket_.tuning.remote_anchor_object_bytes);
     options.threads = options_.threads;
+    options.memory_bytes = options_.memory_bytes / 4;
     options.progress = options_.progress;
     SILT_ASSIGN(anchor, write_anchor(*bucket_.store_, schema_.tensors, next_bytes_, sums_,
                                      commit_.root, options));
@@ -289,29 +325,48 @@ Status Publisher::write_new_anchor() {
   return {};
 }
 
+// Where a question costs a request, what the head's version promises is taken to be there.
+Status Publisher::write_companions() {
+  std::set<std::string> known;
+  if (behind_network() && head_schema_ != nullptr) {
+    for (const CompanionRef& companion : head_schema_->companions) known.insert(companion.sha256);
+  }
+  for (size_t i = 0; i < schema_.companions.size(); ++i) {
+    CompanionRef& ref = schema_.companions[i];
+    SILT_ASSIGN(std::string text, next_.read_companion(i));
+    ref.size_bytes = text.size();
+    ref.sha256 = sha256_hex(as_bytes(text));
+    if (!known.insert(ref.sha256).second) continue;
+    const uint64_t bytes = text.size();
+    SILT_TRY(uploads_.add(bytes, [this, hash = ref.sha256, text = std::move(text)]() -> Status {
+      SILT_ASSIGN(const bool written,
+                  create_addressed(*bucket_.store_, companion_key(hash), hash, as_bytes(text)));
+      if (written) addressed_bytes_ += text.size();
+      return {};
+    }));
+  }
+  return {};
+}
+
 Status Publisher::write_schema() {
   for (const CompanionFile& file : next_.companions())
     schema_.companions.push_back({file.path, file.size_bytes, ""});
   if (const Status paths = check_paths(schema_); !paths)
     return Error{Code::kInvalidArgument, "this cannot be published: " + paths.error().message};
-  for (size_t i = 0; i < schema_.companions.size(); ++i) {
-    CompanionRef& ref = schema_.companions[i];
-    SILT_ASSIGN(const std::string content, next_.read_companion(i));
-    ref.size_bytes = content.size();
-    ref.sha256 = sha256_hex(as_bytes(content));
-    SILT_ASSIGN(const bool written,
-                create_addressed(*bucket_.store_, companion_key(ref.sha256), as_bytes(content)));
-    if (written) report_.bytes_written += content.size();
-  }
-  const std::string text = format_schema(schema_);
+  SILT_TRY(write_companions());
+  std::string text = format_schema(schema_);
   if (text.size() > kMaxSchemaBytes) {
     return Error{Code::kUnsupported, "the headers of the weight files have more than 64 MiB"};
   }
   commit_.schema = sha256_hex(as_bytes(text));
-  SILT_ASSIGN(const bool written,
-              create_addressed(*bucket_.store_, schema_key(commit_.schema), as_bytes(text)));
-  if (written) report_.bytes_written += text.size();
-  return {};
+  if (behind_network() && bucket_.history_.knows_schema(commit_.schema)) return {};
+  const uint64_t bytes = text.size();
+  return uploads_.add(bytes, [this, text = std::move(text)]() -> Status {
+    SILT_ASSIGN(const bool written, create_addressed(*bucket_.store_, schema_key(commit_.schema),
+                                                     commit_.schema, as_bytes(text)));
+    if (written) addressed_bytes_ += text.size();
+    return {};
+  });
 }
 
 // A commit has at most 64 KiB: many objects stand in a list beside them.
@@ -319,13 +374,15 @@ Status Publisher::shorten_lists() {
   size_t number = 0;
   for (Artifact& artifact : commit_.artifacts) {
     if (artifact.objects.size() <= bucket_.tuning.inline_objects) continue;
-    const std::string text = format_object_list(artifact.objects);
+    std::string text = format_object_list(artifact.objects);
     ObjectRef list;
     list.key = nonce_prefix() + "list-" + std::to_string(number++) + ".json";
     list.length_bytes = text.size();
     list.sha256 = sha256_hex(as_bytes(text));
-    SILT_TRY(create_unique(*bucket_.store_, list.key, PiecesSource({as_bytes(text)})));
     report_.bytes_written += text.size();
+    SILT_TRY(uploads_.add(list.length_bytes, [this, list, text = std::move(text)] {
+      return create_unique(*bucket_.store_, list.key, PiecesSource({as_bytes(text)}, list.sha256));
+    }));
     artifact.objects.clear();
     artifact.lists.push_back(std::move(list));
   }
@@ -333,20 +390,32 @@ Status Publisher::shorten_lists() {
 }
 
 Status Publisher::commit() {
-  SILT_ASSIGN(const Committed committed, create_commit(*bucket_.store_, commit_));
-  commit_.id = committed.id;
-  report_.bytes_written += committed.bytes;
+  const std::string& branch = commit_.id.branch;
+  Result<Committed> committed = create_commit(*bucket_.store_, commit_);
+  const std::lock_guard lock(bucket_.mutex_);
+  if (!committed) {
+    // Lost to another writer, the branch is theirs; lost from sight, the head must be asked for.
+    const auto writer = bucket_.writers_.find(branch);
+    if (writer != bucket_.writers_.end()) writer->second.certain = false;
+    if (committed.error().code == Code::kConflict) bucket_.writers_.erase(branch);
+    return std::move(committed).error();
+  }
+  commit_.id = committed->id;
+  report_.bytes_written += committed->text.size() + addressed_bytes_;
   report_.version = commit_.version();
   report_.single_writer = !bucket_.store_->traits().create_exclusive;
-  const std::lock_guard lock(bucket_.mutex_);
-  bucket_.writers_[commit_.id.branch] = {commit_.epoch, commit_.id};
+  bucket_.writers_[branch] = {commit_.epoch, commit_.id};
+  const Result<Commit> stored =
+      parse_commit(committed->text, bucket_.repo_id_, branch, commit_.id.seq);
+  if (stored) bucket_.history_.keep(*stored);
+  if (!bucket_.history_.knows_schema(commit_.schema))
+    bucket_.history_.keep_schema(commit_.schema, schema_);
   return {};
 }
 
 // After the commit nothing may fail the publish: hints and caches are best effort.
 void Publisher::remember() {
-  const std::string hint = format_head(commit_.id);
-  (void)bucket_.store_->replace(head_key(commit_.id.branch), as_bytes(hint));
+  bucket_.hints_.write(commit_.id);
   if (options_.retained != nullptr) {
     promote(*options_.retained, schema_.tensors, next_bytes_, sums_, commit_.id, commit_.root,
             std::move(back_), options_.threads);
@@ -367,6 +436,7 @@ Result<PublishReport> Publisher::run() {
   if (anchor_is_due()) SILT_TRY(write_new_anchor());
   SILT_TRY(write_schema());
   SILT_TRY(shorten_lists());
+  SILT_TRY(uploads_.finish());
   SILT_TRY(next_.check_unchanged());
   SILT_TRY(commit());
   remember();

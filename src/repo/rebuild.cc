@@ -6,6 +6,7 @@
 
 #include "base/parallel.h"
 #include "base/try.h"
+#include "repo/anchor_pass.h"
 #include "repo/bucket.h"
 #include "repo/progress.h"
 
@@ -56,71 +57,161 @@ struct LastChange {
   }
 };
 
-}  // namespace
+class Rebuilder {
+ public:
+  Rebuilder(const StateReader& reader, const RebuildOptions& options, const BlockSink& sink)
+      : reader_(reader),
+        options_(options),
+        sink_(sink),
+        before_(reader.tensors().size()),
+        after_(reader.tensors().size()) {}
 
-Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
-                        const RebuildOptions& options, const BlockSink& sink) {
-  std::vector<Stretch> work;
-  uint64_t total = 0;
+  Result<Rebuilt> run(const std::vector<size_t>& tensors);
+
+ private:
+  Status plan(const std::vector<size_t>& tensors);
+  Status rebuild_all();
+  Status rebuild_run(size_t number, unsigned worker);
+  Status rebuild_stretch(const Stretch& stretch, ByteSpan words, unsigned worker);
+
+  const StateReader& reader_;
+  const RebuildOptions& options_;
+  const BlockSink& sink_;
+  std::vector<Stretch> work_;
+  std::unique_ptr<AnchorPass> pass_;  // where the base is read run by run
+  uint64_t total_ = 0;
+  std::atomic<uint64_t> done_{0};
+  SumTable before_;
+  SumTable after_;
+  std::vector<std::vector<std::byte>> scratch_;  // of workers
+  std::vector<LastChange> last_changes_;
+};
+
+Status Rebuilder::plan(const std::vector<size_t>& tensors) {
   uint64_t largest = 0;
   for (const size_t tensor : tensors) {
     SILT_ASSIGN(const std::vector<Stretch> stretches,
-                reader.stretches(tensor, options.memory_bytes / 4));
+                reader_.stretches(tensor, options_.memory_bytes / 4));
     for (const Stretch& stretch : stretches) {
-      total += stretch.length_bytes;
+      total_ += stretch.length_bytes;
       largest = std::max(largest, stretch.length_bytes);
-      work.push_back(stretch);
+      work_.push_back(stretch);
     }
   }
-  const size_t count = reader.tensors().size();
-  SumTable before(count);
-  SumTable after(count);
-  std::atomic<uint64_t> done{0};
-  // Words, those before the last link, and those of the version before that codecs look at.
-  const unsigned threads = threads_within(options.threads, options.memory_bytes / 2, 4 * largest);
-  std::vector<std::vector<std::byte>> scratch(threads);
-  std::vector<LastChange> last_changes(threads);
-  SILT_TRY(parallel_for(work.size(), threads, [&](uint64_t i, unsigned worker) -> Status {
-    const Stretch& stretch = work[i];
-    StateReader::Cursor cursor(reader);
-    if (options.on_link) {
-      cursor.on_link = [&](size_t link, const Sum128& change) {
-        options.on_link(link, stretch.tensor, change);
-      };
+  // Words, those before the last link, those of the version before that codecs look at, and what a
+  // pass has read.
+  const bool local = options_.anchor == nullptr || options_.anchor->store().traits().local;
+  const bool passes = options_.anchor != nullptr && (options_.prove_anchor || !local);
+  const uint64_t run = passes && local ? std::max(largest, kTileBytes) : 0;
+  const unsigned threads = workers_within(reader_.transfers(passes), options_.threads,
+                                          options_.memory_bytes / 2, 4 * largest + run);
+  scratch_.resize(threads);
+  last_changes_.resize(threads);
+  if (!passes) return {};
+  SILT_ASSIGN(pass_,
+              AnchorPass::begin(*options_.anchor, work_,
+                                {threads, options_.memory_bytes / 4, options_.prove_anchor}));
+  return {};
+}
+
+Status Rebuilder::rebuild_stretch(const Stretch& stretch, ByteSpan words, unsigned worker) {
+  StateReader::Cursor cursor(reader_);
+  if (options_.on_link) {
+    cursor.on_link = [&](size_t link, const Sum128& change) {
+      options_.on_link(link, stretch.tensor, change);
+    };
+  }
+  LastChange& last = last_changes_[worker];
+  const bool keeps_last = options_.back != nullptr && reader_.touches(stretch.tensor);
+  if (keeps_last) cursor.keep_last_change();
+  last.clear();
+  SILT_TRY(cursor.begin(stretch, words));
+  std::vector<std::byte>& scratch = scratch_[worker];
+  for (uint64_t offset = stretch.offset_bytes; !cursor.done();) {
+    const uint64_t length = cursor.next_bytes();
+    if (scratch.size() < length) scratch.resize(length);
+    SILT_ASSIGN(const ByteSpan block, cursor.next(scratch));
+    SILT_TRY(sink_(stretch.tensor, offset, block, cursor.changed()));
+    if (keeps_last) last.add(block, cursor.before_last_link());
+    offset += length;
+    const uint64_t now = done_ += length;
+    SILT_TRY(
+        tell(options_.progress, options_.earlier_bytes + now, options_.earlier_bytes + total_));
+  }
+  SILT_TRY(cursor.finish());
+  if (last.changed) last.write(reader_.tensors()[stretch.tensor], stretch, options_.back);
+  before_.add(stretch.tensor, cursor.before());
+  after_.add(stretch.tensor, cursor.after());
+  return {};
+}
+
+Status Rebuilder::rebuild_run(size_t number, unsigned worker) {
+  const AnchorPass::Run& run = pass_->run(number);
+  SILT_ASSIGN(const std::optional<ByteSpan> words, pass_->read(number, worker));
+  if (!words) return {};  // another worker has failed
+  uint64_t at = 0;
+  for (const Stretch& stretch : run.stretches) {
+    SILT_TRY(rebuild_stretch(stretch, words->subspan(at, stretch.length_bytes), worker));
+    at += stretch.length_bytes;
+  }
+  pass_->release(number);
+  return {};
+}
+
+Status Rebuilder::rebuild_all() {
+  const auto threads = static_cast<unsigned>(scratch_.size());
+  if (pass_ == nullptr) {
+    return parallel_for(work_.size(), threads, [this](uint64_t i, unsigned worker) {
+      return rebuild_stretch(work_[i], {}, worker);
+    });
+  }
+  return parallel_for(pass_->size(), threads, [this](uint64_t i, unsigned worker) {
+    Status status;
+    try {
+      status = rebuild_run(i, worker);
+    } catch (...) {
+      pass_->stop();
+      throw;
     }
-    LastChange& last = last_changes[worker];
-    const bool keeps_last = options.back != nullptr && reader.touches(stretch.tensor);
-    if (keeps_last) cursor.keep_last_change();
-    last.clear();
-    SILT_TRY(cursor.begin(stretch));
-    for (uint64_t offset = stretch.offset_bytes; !cursor.done();) {
-      const uint64_t length = cursor.next_bytes();
-      if (scratch[worker].size() < length) scratch[worker].resize(length);
-      SILT_ASSIGN(const ByteSpan words, cursor.next(scratch[worker]));
-      SILT_TRY(sink(stretch.tensor, offset, words, cursor.changed()));
-      if (keeps_last) last.add(words, cursor.before_last_link());
-      offset += length;
-      const uint64_t now = done += length;
-      SILT_TRY(tell(options.progress, now, total));
-    }
-    SILT_TRY(cursor.finish());
-    if (last.changed) last.write(reader.tensors()[stretch.tensor], stretch, options.back);
-    before.add(stretch.tensor, cursor.before());
-    after.add(stretch.tensor, cursor.after());
-    return {};
-  }));
+    if (!status) pass_->stop();
+    return status;
+  });
+}
+
+Result<Rebuilt> Rebuilder::run(const std::vector<size_t>& tensors) {
+  SILT_TRY(plan(tensors));
+  Status status = rebuild_all();
+  // Words that do not fit the chain are noticed before the object they come from is read to its
+  // end; which object is damaged is more than that.
+  const bool damaged =
+      !status && (status.error().code == Code::kMismatch || status.error().code == Code::kCorrupt);
+  if (damaged && options_.prove_anchor)
+    SILT_TRY(options_.anchor->prove({options_.threads, options_.memory_bytes / 4}));
+  SILT_TRY(std::move(status));
   Rebuilt rebuilt;
-  for (size_t t = 0; t < count; ++t) {
-    rebuilt.before.push_back(before[t]);
-    rebuilt.after.push_back(after[t]);
+  for (size_t t = 0; t < reader_.tensors().size(); ++t) {
+    rebuilt.before.push_back(before_[t]);
+    rebuilt.after.push_back(after_[t]);
   }
   return rebuilt;
 }
 
+}  // namespace
+
+Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
+                        const RebuildOptions& options, const BlockSink& sink) {
+  return Rebuilder(reader, options, sink).run(tensors);
+}
+
 Result<ProvenVersion> rebuild_version(Bucket& bucket, const Commit& commit, const Schema& schema,
-                                      const RebuildOptions& options, const BlockSink& sink) {
-  SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema.tensors, /*prove=*/true,
-                                                {options.threads, options.memory_bytes}));
+                                      const RebuildOptions& given, const BlockSink& sink) {
+  RebuildOptions options = given;
+  SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema.tensors, /*prove=*/false,
+                                                {options.threads, options.memory_bytes, false,
+                                                 options.progress, schema.total_bytes()}));
+  options.anchor = base.anchor;
+  options.prove_anchor = base.anchor != nullptr;
+  options.earlier_bytes = base.chain_bytes;
   std::vector<size_t> all(schema.tensors.size());
   std::iota(all.begin(), all.end(), size_t{0});
   SILT_ASSIGN(Rebuilt rebuilt, rebuild(base.reader(schema.tensors), all, options, sink));

@@ -22,11 +22,17 @@ using BlockSink =
 struct RebuildOptions {
   unsigned threads = 0;
   uint64_t memory_bytes = uint64_t{1} << 30;
-  Progress progress;
+  Progress progress = {};
   // Called from many threads: what one link added to a tensor's sum.
-  std::function<void(size_t link, size_t tensor, const Sum128& change)> on_link;
+  std::function<void(size_t link, size_t tensor, const Sum128& change)> on_link = {};
   // Is told what the chain's last link changed; it may be null.
   WayBackWriter* back = nullptr;
+  // The reader's base, where it is a plain anchor's: it is read in the order in which it lies.
+  const AnchorBytes* anchor = nullptr;
+  // Proves the anchor's objects by their SHA-256 on the way; REQUIRES: all tensors are read. The
+  // sink sees words before that is known, so what it makes must not be used after a failure.
+  bool prove_anchor = false;
+  uint64_t earlier_bytes = 0;  // done already, of what `progress` tells
 };
 
 struct Rebuilt {
@@ -34,11 +40,12 @@ struct Rebuilt {
   std::vector<Sum128> after;
 };
 
-// Reads the given tensors of a state through `reader` and hands every block to `sink`.
+// Reads the given tensors of a state through `reader` and hands every block to `sink`, in no order.
 Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
                         const RebuildOptions& options, const BlockSink& sink);
 
-// All tensors of a version from the bucket alone; proven when this returns.
+// All tensors of a version from the bucket alone; proven when this returns without error, not while
+// `sink` is called.
 struct ProvenVersion {
   std::vector<Sum128> sums;
   uint64_t fetched_bytes = 0;

@@ -76,9 +76,24 @@ Result<std::vector<Stretch>> StateReader::stretches(size_t tensor, uint64_t limi
   return out;
 }
 
-Status StateReader::Cursor::begin(const Stretch& stretch) {
+Status StateReader::Cursor::find_words(ByteSpan words) {
+  const StateBytes& base = reader_->base_;
+  words_ = words;
+  if (!words_.empty() || stretch_.length_bytes == 0) return {};
+  if (const ByteSpan resident = base.resident(stretch_.tensor); !resident.empty()) {
+    words_ = resident.subspan(stretch_.offset_bytes, stretch_.length_bytes);
+    return {};
+  }
+  if (base.transfers() == 0) return {};
+  fetched_.resize(stretch_.length_bytes);
+  words_ = fetched_;
+  return base.read(stretch_.tensor, stretch_.offset_bytes, fetched_);
+}
+
+Status StateReader::Cursor::begin(const Stretch& stretch, ByteSpan words) {
   const TensorInfo& info = reader_->tensors_[stretch.tensor];
   stretch_ = stretch;
+  SILT_TRY(find_words(words));
   matrix_ = word_matrix(info);
   open_.clear();
   at_ = 0;
@@ -227,11 +242,10 @@ Result<ByteSpan> StateReader::Cursor::next(MutByteSpan scratch) {
   const uint64_t length = next_bytes();
   const uint64_t offset = stretch_.offset_bytes + at_;
   const TensorInfo& info = reader_->tensors_[stretch_.tensor];
-  const ByteSpan resident = reader_->base_.resident(stretch_.tensor);
   changed_ = false;
   before_last_ = {};
-  if (open_.empty() && !resident.empty()) {
-    const ByteSpan words = resident.subspan(offset, length);
+  if (open_.empty() && !words_.empty()) {
+    const ByteSpan words = words_.subspan(at_, length);
     const Sum128 sum = digest_bytes(words, offset);
     before_ += sum;
     after_ += sum;
@@ -239,8 +253,8 @@ Result<ByteSpan> StateReader::Cursor::next(MutByteSpan scratch) {
     return words;
   }
   const MutByteSpan block = scratch.subspan(0, length);
-  if (!resident.empty()) {
-    std::memcpy(block.data(), resident.data() + offset, length);
+  if (!words_.empty()) {
+    std::memcpy(block.data(), words_.data() + at_, length);
   } else {
     SILT_TRY(reader_->base_.read(stretch_.tensor, offset, block));
   }
@@ -338,6 +352,12 @@ unsigned threads_within(unsigned threads, uint64_t budget_bytes, uint64_t each_b
   if (threads == 0) threads = available_threads();
   const uint64_t fit = std::max<uint64_t>(1, budget_bytes / std::max<uint64_t>(1, each_bytes));
   return static_cast<unsigned>(std::min<uint64_t>(threads, fit));
+}
+
+unsigned workers_within(unsigned transfers, unsigned threads, uint64_t budget_bytes,
+                        uint64_t each_bytes) {
+  if (threads == 0) threads = available_threads();
+  return threads_within(std::max(threads, transfers), budget_bytes, each_bytes);
 }
 
 }  // namespace siltstone

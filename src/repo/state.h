@@ -3,6 +3,7 @@
 // publish, checkout, replicas, verify - reads them here.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -27,6 +28,9 @@ class StateBytes {
   virtual ByteSpan resident(size_t) const { return {}; }
   // The fp32 words that read() rounds to bf16, where that is what it does (Checkpoint::masters).
   virtual ByteSpan masters(size_t) const { return {}; }
+  // Where a read is a request over a network, and a stretch is read by one: how many at once it is
+  // worth to make. Else 0.
+  virtual unsigned transfers() const { return 0; }
 };
 
 // The tensors of a checkpoint. REQUIRES: its tensors are the state's.
@@ -58,6 +62,12 @@ class StateReader {
               const StateReader* earlier = nullptr);
 
   std::span<const TensorInfo> tensors() const { return tensors_; }
+  // Where a worker waits for requests over a network: how many at once it is worth to make; else 0.
+  // `has_words`: the base's words are given to cursors.
+  unsigned transfers(bool has_words = false) const {
+    const unsigned of_chain = chain_ != nullptr ? chain_->transfers() : 0;
+    return has_words ? of_chain : std::max(base_.transfers(), of_chain);
+  }
   bool touches(size_t tensor) const { return chain_ != nullptr && chain_->touches(tensor); }
   // kUnsupported if a tensor must be staged whole and is larger than `limit_bytes`.
   Result<std::vector<Stretch>> stretches(size_t tensor, uint64_t limit_bytes) const;
@@ -67,8 +77,9 @@ class StateReader {
    public:
     explicit Cursor(const StateReader& reader) : reader_(&reader) {}
 
-    // Opens the sections that touch the stretch.
-    Status begin(const Stretch& stretch);
+    // Opens the sections that touch the stretch. `words`: the base's, if the caller has read them
+    // already; they are then used until the last block.
+    Status begin(const Stretch& stretch, ByteSpan words = {});
     bool done() const { return at_ == stretch_.length_bytes; }
     // How many bytes the next call gives.
     uint64_t next_bytes() const;
@@ -97,6 +108,7 @@ class StateReader {
       std::unique_ptr<Section> section;
       uint64_t counted = 0;
     };
+    Status find_words(ByteSpan words);
     static bool looks_back(const Open& open) {
       return open.piece->header.need == Need::kEarlierWords;
     }
@@ -109,6 +121,8 @@ class StateReader {
 
     const StateReader* reader_;
     Stretch stretch_;
+    ByteSpan words_;  // of the base, where they lie in memory
+    std::vector<std::byte> fetched_;
     WordMatrix matrix_;
     std::vector<Open> open_;
     std::vector<std::byte> gather_;
@@ -170,5 +184,8 @@ Result<std::vector<Sum128>> sum_all(std::span<const TensorInfo> tensors, const S
 
 // How many threads may each use `each_bytes` of a budget.
 unsigned threads_within(unsigned threads, uint64_t budget_bytes, uint64_t each_bytes);
+// How many workers: as many as threads, or as `transfers` that they wait for.
+unsigned workers_within(unsigned transfers, unsigned threads, uint64_t budget_bytes,
+                        uint64_t each_bytes);
 
 }  // namespace siltstone

@@ -1,5 +1,4 @@
 // Verify: does the bucket hold what its commits promise?
-#include <atomic>
 #include <mutex>
 #include <set>
 
@@ -28,6 +27,7 @@ class Verifier {
   Result<Log> walk(const Commit& newest);
   void check_version(const Commit& commit);
   void check_objects(const Commit& commit, const Artifact& artifact);
+  void check_data(const std::string& where, const std::vector<ObjectRef>& objects);
   void check_schema(const Commit& commit);
   Status rebuild_all(const Log& log);
   Status rebuild_segment(const Commit& anchor, const Log& links);
@@ -66,28 +66,33 @@ void Verifier::check_objects(const Commit& commit, const Artifact& artifact) {
   const std::string where = commit.id.name();
   const Result<std::vector<ObjectRef>> objects = artifact_objects(*bucket_.store(), artifact);
   if (!objects) return problem(where, objects.error().message);
-  std::atomic<uint64_t> bytes{0};
-  (void)parallel_for(objects->size(), options_.threads, [&](uint64_t i, unsigned) -> Status {
-    const ObjectRef& object = (*objects)[i];
-    Status status;
-    if (options_.data) {
-      status = prove_object(*bucket_.store(), object, nullptr);
-      bytes += object.length_bytes;
-    } else {
-      const Result<uint64_t> size = bucket_.store()->size_bytes(object.key);
-      if (!size) {
-        status = size.error();
-      } else if (*size != object.length_bytes) {
-        status =
-            Error{Code::kCorrupt, "object '" + object.key + "' has " + std::to_string(*size) +
-                                      " bytes, expected " + std::to_string(object.length_bytes)};
-      }
-    }
-    if (!status) problem(where, status.error().message);
-    return {};
-  });
+  const StoreTraits traits = bucket_.store()->traits();
+  (void)parallel_for(objects->size(), traits.local ? options_.threads : traits.transfers,
+                     [&](uint64_t i, unsigned) -> Status {
+                       const Status status = check_length(*bucket_.store(), (*objects)[i]);
+                       if (!status) problem(where, status.error().message);
+                       return {};
+                     });
   report_.objects += objects->size();
-  report_.bytes += bytes;
+  if (options_.data) check_data(where, *objects);
+}
+
+// All together, as fast as the store gives them; one by one if something is wrong, to name all of
+// it.
+void Verifier::check_data(const std::string& where, const std::vector<ObjectRef>& objects) {
+  std::vector<Promised> wanted;
+  for (const ObjectRef& object : objects) {
+    wanted.push_back({&object});
+    report_.bytes += object.length_bytes;
+  }
+  if (prove_objects(*bucket_.store(), wanted, {options_.threads, options_.memory_bytes / 4}))
+    return;
+  for (const ObjectRef& object : objects) {
+    // A wrong length has been named already.
+    if (!check_length(*bucket_.store(), object)) continue;
+    const Status status = prove_object(*bucket_.store(), object, nullptr);
+    if (!status) problem(where, status.error().message);
+  }
 }
 
 void Verifier::check_schema(const Commit& commit) {
@@ -117,17 +122,22 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket_.history().schema(anchor.schema));
   const std::span<const TensorInfo> tensors = schema->tensors;
   const bool packed = anchor.find(ArtifactKind::kAnchor)->packed;
+  RebuildOptions options{.threads = options_.threads,
+                         .memory_bytes = options_.memory_bytes,
+                         .progress = options_.progress};
   std::unique_ptr<StateBytes> bytes = std::make_unique<ZeroBytes>();
   if (!packed) {
-    SILT_ASSIGN(bytes,
-                AnchorBytes::open(bucket_.store(), anchor, tensors, false, options_.threads));
+    SILT_ASSIGN(std::unique_ptr<AnchorBytes> plain,
+                AnchorBytes::open(bucket_.store(), anchor, tensors,
+                                  {options_.threads, options_.memory_bytes / 4}));
+    options.anchor = plain.get();
+    bytes = std::move(plain);
   }
   SILT_ASSIGN(const Chain chain, Chain::load(bucket_.store(), links, tensors,
                                              {options_.threads, options_.memory_bytes / 4},
                                              packed ? &anchor : nullptr));
   std::vector<std::vector<Sum128>> changes(chain.links(), std::vector<Sum128>(tensors.size()));
   std::mutex mutex;
-  RebuildOptions options{options_.threads, options_.memory_bytes, options_.progress, {}};
   options.on_link = [&](size_t link, size_t tensor, const Sum128& change) {
     const std::lock_guard lock(mutex);
     changes[link][tensor] += change;

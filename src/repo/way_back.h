@@ -62,6 +62,7 @@ class WayBackWriter {
 
   std::shared_ptr<Store> store_;
   std::mutex mutex_;
+  Uploads uploads_;   // to a local store: none outlives the call that made it
   PackWriter packs_;  // guarded by mutex_
   Status status_;     // guarded by mutex_
 };

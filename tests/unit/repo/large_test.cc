@@ -42,7 +42,8 @@ TEST(LargeTensor, ChangesBeyond31BitsTravel) {
   options.from_root = std::string(64, '0');
   options.pack_bytes = options.batch_bytes = uint64_t{128} << 20;
   options.memory_bytes = uint64_t{1} << 30;
-  const Result<DeltaOutcome> outcome = write_delta(*store, reader, before, after, options);
+  Uploads uploads(*store, 0);
+  const Result<DeltaOutcome> outcome = write_delta(*store, uploads, reader, before, after, options);
   ASSERT_TRUE(outcome) << outcome.error().message;
   EXPECT_EQ(outcome->artifact.changed_elements, std::size(kChanged));
   EXPECT_LT(outcome->artifact.bytes, 4096U);
