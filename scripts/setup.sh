@@ -4,7 +4,7 @@
 set -euo pipefail
 
 build=(g++ ccache cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
-       libcli11-dev libgtest-dev python3-dev python3-venv ca-certificates)
+       libcli11-dev libgtest-dev libmicrohttpd-dev python3-dev python3-venv ca-certificates)
 lint=(clang-format-14 clang-tidy-14)
 fuzz=(clang-14 libclang-rt-14-dev)
 
