@@ -19,6 +19,7 @@ constexpr uint64_t kBlockBytes = 4096;
 constexpr size_t kKeyDigits = 64;
 // Bounds the memory of the index, about 100 MiB, where objects are tiny.
 constexpr size_t kMaxObjects = size_t{1} << 18;
+constexpr size_t kMaxOpen = 256;
 
 std::string key_of(const std::string& name) {
   return sha256_hex(as_bytes(name));
@@ -108,24 +109,52 @@ fs::path Cache::arriving_path(const std::string& key) const {
 
 Cache::Found Cache::find(const std::string& name) {
   const std::string key = key_of(name);
+  Found found;
+  FileStat proven;
+  {
+    const std::lock_guard lock(mutex_);
+    Slot& slot = slots_[key];
+    if (slot.on_disk) touch(key, slot);
+    if (!slot.entry) {
+      slot.entry = std::make_shared<Entry>();
+      return {slot.entry, {}, true};
+    }
+    found.entry = slot.entry;
+    if (slot.entry->state() != Entry::State::kWhole) return found;
+    found.file = open_whole(key, slot);
+    proven = slot.proven;
+  }
+  if (found.file) {
+    const Result<FileStat> stat = found.file->stat();
+    if (stat && *stat == proven) return found;
+  }
+  return distrust(key, found.entry);
+}
+
+// Somebody changed or removed the file: it is a leftover again.
+Cache::Found Cache::distrust(const std::string& key, const std::shared_ptr<Entry>& whole) {
   const std::lock_guard lock(mutex_);
   Slot& slot = slots_[key];
-  if (slot.on_disk) touch(key, slot);
-  if (slot.entry) {
-    if (slot.entry->view().state != Entry::State::kWhole) return {slot.entry, {}, false};
-    if (auto file = open_whole(key, slot)) return {slot.entry, std::move(file), false};
-    // Somebody changed it: it is a leftover again.
-  }
+  if (slot.entry && slot.entry != whole) return {slot.entry, {}, false};
+  slot.file.reset();
   slot.entry = std::make_shared<Entry>();
   return {slot.entry, {}, true};
 }
 
-std::shared_ptr<const File> Cache::open_whole(const std::string& key, const Slot& slot) const {
+// Files stay open while they are asked for; all are closed when there are many.
+std::shared_ptr<const File> Cache::open_whole(const std::string& key, Slot& slot) {
+  if (slot.file) return slot.file;
+  if (open_.size() >= kMaxOpen) {
+    for (const std::string& other : open_) {
+      if (const auto found = slots_.find(other); found != slots_.end()) found->second.file.reset();
+    }
+    open_.clear();
+  }
   Result<File> file = File::open_read(object_path(key));
   if (!file) return {};
-  const Result<FileStat> stat = file->stat();
-  if (!stat || !(*stat == slot.proven)) return {};
-  return std::make_shared<const File>(*std::move(file));
+  slot.file = std::make_shared<const File>(*std::move(file));
+  open_.push_back(key);
+  return slot.file;
 }
 
 void Cache::forget(const std::string& name, const Entry& entry) {
@@ -163,6 +192,7 @@ void Cache::discard(const std::string& name) {
   recent_.erase(*slot->second.recent);
   slot->second.recent.reset();
   slot->second.on_disk = false;
+  slot->second.file.reset();
 }
 
 Result<File> Cache::make_file(const std::string& name, uint64_t length_bytes) {

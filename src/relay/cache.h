@@ -70,9 +70,10 @@ class Cache {
  private:
   struct Slot {
     std::shared_ptr<Entry> entry;
-    uint64_t charge_bytes = 0;  // of the disk
-    bool on_disk = false;       // there is a file in objects/
-    FileStat proven;            // the file when it was proven
+    uint64_t charge_bytes = 0;         // of the disk
+    bool on_disk = false;              // there is a file in objects/
+    FileStat proven;                   // the file when it was proven
+    std::shared_ptr<const File> file;  // open, if its key is in open_
     std::optional<std::list<std::string>::iterator> recent;
   };
   using Slots = std::unordered_map<std::string, Slot>;
@@ -87,7 +88,8 @@ class Cache {
   std::filesystem::path arriving_path(const std::string& key) const;
   void touch(const std::string& key, Slot& slot);
   void remove_slot(Slots::iterator slot);
-  std::shared_ptr<const File> open_whole(const std::string& key, const Slot& slot) const;
+  std::shared_ptr<const File> open_whole(const std::string& key, Slot& slot);
+  Found distrust(const std::string& key, const std::shared_ptr<Entry>& whole);
   bool make_room(uint64_t charge_bytes, std::vector<std::filesystem::path>* doomed);
   bool evict_one(std::vector<std::filesystem::path>* doomed);
   Result<File> allocate(const std::string& key, uint64_t length_bytes);
@@ -100,6 +102,7 @@ class Cache {
   mutable std::mutex mutex_;
   Slots slots_;                    // by key; guarded by mutex_, as all below
   std::list<std::string> recent_;  // keys of files in objects/, least recently used first
+  std::vector<std::string> open_;  // keys whose files were opened; some twice, some gone
   uint64_t used_bytes_ = 0;
 };
 

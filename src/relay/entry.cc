@@ -10,6 +10,11 @@ Entry::View Entry::view() const {
   return view_;
 }
 
+Entry::State Entry::state() const {
+  const std::lock_guard lock(mutex_);
+  return view_.state;
+}
+
 bool Entry::when(uint64_t progress, std::function<void()> wake) {
   const std::lock_guard lock(mutex_);
   if (progress_ >= progress) return false;

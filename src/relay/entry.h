@@ -38,6 +38,7 @@ class Entry {
     Error error;                                 // of one that failed
   };
   View view() const;
+  State state() const;
 
   // Calls `wake` once, from another thread, as soon as progress is at least `progress`. False, and
   // never calls it, if that is so already.
