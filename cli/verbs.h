@@ -21,6 +21,7 @@ void add_inspect(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_import(CLI::App& app, Context& context);
 void add_export(CLI::App& app, Context& context);
+void add_relay(CLI::App& app, Context& context);  // where the build has it
 
 void add_all_verbs(CLI::App& app, Context& context);
 

@@ -8,6 +8,11 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/siltstone)
 install(TARGETS siltstone EXPORT siltstone_targets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(TARGET siltstone_relay)
+  install(TARGETS siltstone_relay EXPORT siltstone_targets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(DIRECTORY include/siltstone DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING
   PATTERN "*.h")
 install(EXPORT siltstone_targets NAMESPACE siltstone:: DESTINATION ${package_dir}

@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 LEVEL = {"base": 0, "tensor": 1, "delta": 2, "store": 2, "repo": 3, "replica": 4,
-         "interchange": 4}
+         "interchange": 4, "relay": 4}
 # A room that may see less than its number allows, and why.
 ONLY = {"store": {"base"}}  # a bucket knows nothing about tensors
 THIRD_PARTY_OF_CLI = ("CLI/", "nlohmann/")

@@ -4,8 +4,8 @@
 set -euo pipefail
 
 build=(g++ ccache cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev
-       libcurl4-openssl-dev libpugixml-dev nlohmann-json3-dev libcli11-dev libgtest-dev python3-dev
-       python3-venv ca-certificates)
+       libcurl4-openssl-dev libpugixml-dev libmicrohttpd-dev nlohmann-json3-dev libcli11-dev
+       libgtest-dev python3-dev python3-venv ca-certificates)
 servers=(radosgw ceph-mon ceph-osd ceph-common python3-swift nginx-light)
 lint=(clang-format-14 clang-tidy-14)
 fuzz=(clang-14 libclang-rt-14-dev)
