@@ -22,7 +22,7 @@ http {{
   uwsgi_temp_path {scratch}/temp;
   scgi_temp_path {scratch}/temp;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port}{tls};
     root "{folder}";
   }}
 }}
@@ -33,9 +33,12 @@ class Nginx(Server):
     """Serves the files under `folder` for GET and HEAD; what is put there later is served too. It
     runs as we do, so that it can read whatever we can."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, tls=False):
+        """`tls=True`: behind a certificate for 127.0.0.1 that `certificate` alone vouches for."""
         super().__init__()
         self.served = Path(folder).resolve()
+        self.tls = tls
+        self.certificate = None
 
     def settings(self):
         return {"SILTSTONE_TEST_HTTP_ENDPOINT": self.endpoint}
@@ -44,11 +47,20 @@ class Nginx(Server):
         """The lines of the access log so far. A line may come shortly after its reply."""
         return (self.folder / "access.log").read_text().splitlines()
 
+    def _certify(self):
+        """Makes the certificate; what the listener needs to show it."""
+        self.certificate, key = self.folder / "certificate.pem", self.folder / "key.pem"
+        self._once(program("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+                   "-days", "2", "-subj", "/CN=siltstone test", "-addext",
+                   "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", self.certificate)
+        return f" ssl;\n    ssl_certificate {self.certificate};\n    ssl_certificate_key {key}"
+
     def _launch(self):
         port, = free_ports(1)
-        self.endpoint = f"http://127.0.0.1:{port}"
+        self.endpoint = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
         conf = self.folder / "nginx.conf"
-        conf.write_text(CONFIGURATION.format(scratch=self.folder, port=port, folder=self.served))
+        conf.write_text(CONFIGURATION.format(scratch=self.folder, port=port, folder=self.served,
+                                             tls=self._certify() if self.tls else ""))
         self._daemon("nginx", [program("nginx", "nginx-light"), "-p", self.folder, "-c", conf, "-e",
                                self.folder / "nginx.log"], as_ordinary_user=False)
         self._wait("nginx serves", lambda: listens(port))

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Buckets behind servers that only serve files: what can be read, resumed, and not be done."""
 
+import http.server
 import subprocess
 import sys
+import threading
 import unittest
+import urllib.request
 
 from bucket_case import STALL, BucketCase
 from servers.fault_proxy import FaultProxy
@@ -65,6 +68,38 @@ class OverHttp(BucketCase):
         self.nginx._wait("http.server serves", lambda: listens(port))
         self.ok("pull", f"http://127.0.0.1:{port}", self.work / "replica")
         self.assert_same_folders(self.folders[2], self.work / "replica")
+
+    def test_trusts_the_authorities_that_it_is_told(self):
+        with Nginx(self.directory, tls=True) as server:
+            told = self.fails(6, "log", server.endpoint, says=("is not trusted", "SSL_CERT_FILE"))
+            self.assertIn(server.endpoint, told)
+            for variable in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
+                self.env[variable] = str(server.certificate)
+                self.ok("log", server.endpoint)
+                del self.env[variable]
+
+    def test_goes_through_the_proxy_of_the_environment(self):
+        seen = []
+
+        class Forward(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                seen.append(self.path)
+                with urllib.request.urlopen(self.path) as reply:
+                    content = reply.read()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forward) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            self.env["http_proxy"] = f"http://127.0.0.1:{proxy.server_port}"
+            self.ok("show", self.nginx.endpoint, "main@1")
+            proxy.shutdown()
+        self.assertIn(self.nginx.endpoint + "/repo.json", seen)
 
     def test_says_what_is_wrong(self):
         self.fails(3, "log", self.nginx.endpoint + "/nothing", says="holds no repository")
