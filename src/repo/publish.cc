@@ -3,9 +3,7 @@
 // anchor; last of all create the commit; only then move the base forward. What is written goes out
 // while the rest is still being made, where the store is worth it; all of it before the commit.
 #include <array>
-#include <atomic>
 #include <chrono>
-#include <set>
 
 #include "base/files.h"
 #include "base/parallel.h"
@@ -20,6 +18,7 @@
 #include "repo/keys.h"
 #include "repo/objects.h"
 #include "repo/retained.h"
+#include "repo/schema_writer.h"
 #include "repo/uploads.h"
 
 namespace siltstone {
@@ -31,7 +30,12 @@ class Publisher {
         next_(next),
         next_bytes_(next),
         options_(options),
-        uploads_(*bucket.store_, options.memory_bytes / 4) {}
+        uploads_(*bucket.store_, options.memory_bytes / 4),
+        schema_writer_(*bucket.store_, bucket.history_, uploads_) {}
+  // Uploads borrow what else this holds.
+  ~Publisher() { uploads_.cancel(); }
+  Publisher(const Publisher&) = delete;
+  Publisher& operator=(const Publisher&) = delete;
 
   Result<PublishReport> run();
 
@@ -48,8 +52,6 @@ class Publisher {
   std::shared_ptr<Store> store_for_way_back() const;
   bool anchor_is_due();
   Status write_new_anchor();
-  Status write_companions();
-  Status write_schema();
   DeltaOptions delta_options(const char* name) const;
   Status shorten_lists();
   Status commit();
@@ -76,8 +78,8 @@ class Publisher {
   std::optional<WayBack> back_;        // from the new state
   uint64_t chain_bytes_ = UINT64_MAX;  // from what the cache keeps to the new state
   PublishReport report_;
-  std::atomic<uint64_t> addressed_bytes_{0};  // of objects that did not exist yet
-  Uploads uploads_;                           // they borrow what stands above
+  Uploads uploads_;
+  SchemaWriter schema_writer_;
 };
 
 // Whoever committed last need not ask: if somebody else has taken the branch over meanwhile, the
@@ -325,50 +327,6 @@ Status Publisher::write_new_anchor() {
   return {};
 }
 
-// Where a question costs a request, what the head's version promises is taken to be there.
-Status Publisher::write_companions() {
-  std::set<std::string> known;
-  if (behind_network() && head_schema_ != nullptr) {
-    for (const CompanionRef& companion : head_schema_->companions) known.insert(companion.sha256);
-  }
-  for (size_t i = 0; i < schema_.companions.size(); ++i) {
-    CompanionRef& ref = schema_.companions[i];
-    SILT_ASSIGN(std::string text, next_.read_companion(i));
-    ref.size_bytes = text.size();
-    ref.sha256 = sha256_hex(as_bytes(text));
-    if (!known.insert(ref.sha256).second) continue;
-    const uint64_t bytes = text.size();
-    SILT_TRY(uploads_.add(bytes, [this, hash = ref.sha256, text = std::move(text)]() -> Status {
-      SILT_ASSIGN(const bool written,
-                  create_addressed(*bucket_.store_, companion_key(hash), hash, as_bytes(text)));
-      if (written) addressed_bytes_ += text.size();
-      return {};
-    }));
-  }
-  return {};
-}
-
-Status Publisher::write_schema() {
-  for (const CompanionFile& file : next_.companions())
-    schema_.companions.push_back({file.path, file.size_bytes, ""});
-  if (const Status paths = check_paths(schema_); !paths)
-    return Error{Code::kInvalidArgument, "this cannot be published: " + paths.error().message};
-  SILT_TRY(write_companions());
-  std::string text = format_schema(schema_);
-  if (text.size() > kMaxSchemaBytes) {
-    return Error{Code::kUnsupported, "the headers of the weight files have more than 64 MiB"};
-  }
-  commit_.schema = sha256_hex(as_bytes(text));
-  if (behind_network() && bucket_.history_.knows_schema(commit_.schema)) return {};
-  const uint64_t bytes = text.size();
-  return uploads_.add(bytes, [this, text = std::move(text)]() -> Status {
-    SILT_ASSIGN(const bool written, create_addressed(*bucket_.store_, schema_key(commit_.schema),
-                                                     commit_.schema, as_bytes(text)));
-    if (written) addressed_bytes_ += text.size();
-    return {};
-  });
-}
-
 // A commit has at most 64 KiB: many objects stand in a list beside them.
 Status Publisher::shorten_lists() {
   size_t number = 0;
@@ -401,7 +359,7 @@ Status Publisher::commit() {
     return std::move(committed).error();
   }
   commit_.id = committed->id;
-  report_.bytes_written += committed->text.size() + addressed_bytes_;
+  report_.bytes_written += committed->text.size() + schema_writer_.bytes_written();
   report_.version = commit_.version();
   report_.single_writer = !bucket_.store_->traits().create_exclusive;
   bucket_.writers_[branch] = {commit_.epoch, commit_.id};
@@ -434,7 +392,7 @@ Result<PublishReport> Publisher::run() {
   SILT_TRY(describe());
   SILT_TRY(write_changes());
   if (anchor_is_due()) SILT_TRY(write_new_anchor());
-  SILT_TRY(write_schema());
+  SILT_ASSIGN(commit_.schema, schema_writer_.write(next_, head_schema_.get(), &schema_));
   SILT_TRY(shorten_lists());
   SILT_TRY(uploads_.finish());
   SILT_TRY(next_.check_unchanged());
@@ -458,36 +416,6 @@ Result<PublishReport> Bucket::publish(const Checkpoint& next, const PublishOptio
   const std::lock_guard lock(mutex_);
   publishing_[options.branch] = false;
   return report;
-}
-
-Result<Version> Bucket::fence(std::string_view branch) {
-  constexpr int kAttempts = 16;
-  SILT_TRY(prove_fit());
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    SILT_ASSIGN(const Commit head,
-                history_.resolve({VersionRef::Kind::kHead, std::string(branch), 0}));
-    Commit commit = head;
-    std::array<std::byte, 16> nonce;
-    random_bytes(nonce);
-    commit.id = {std::string(branch), head.id.seq + 1, ""};
-    commit.parent = head.id;
-    commit.epoch = head.epoch + 1;
-    commit.attempt = to_hex(nonce);
-    commit.fence = true;
-    commit.artifacts.clear();
-    commit.message.clear();
-    commit.step.reset();
-    commit.time = utc_now();
-    Result<Committed> committed = create_commit(*store_, commit);
-    if (!committed && committed.error().code == Code::kConflict) continue;
-    if (!committed) return std::move(committed).error();
-    commit.id = committed->id;
-    const std::lock_guard lock(mutex_);
-    writers_[commit.id.branch] = {commit.epoch, commit.id};
-    return commit.version();
-  }
-  return Error{Code::kConflict, "branch '" + std::string(branch) +
-                                    "' is being committed to all the time; try again"};
 }
 
 }  // namespace siltstone

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import unittest
+import urllib.error
 import urllib.request
 
 from bucket_case import STALL, BucketCase
@@ -70,10 +71,13 @@ class OverHttp(BucketCase):
         self.assert_same_folders(self.folders[2], self.work / "replica")
 
     def test_trusts_the_authorities_that_it_is_told(self):
+        variables = ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+        for variable in variables:
+            self.env.pop(variable, None)
         with Nginx(self.directory, tls=True) as server:
             told = self.fails(6, "log", server.endpoint, says=("is not trusted", "SSL_CERT_FILE"))
             self.assertIn(server.endpoint, told)
-            for variable in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
+            for variable in variables:
                 self.env[variable] = str(server.certificate)
                 self.ok("log", server.endpoint)
                 del self.env[variable]
@@ -84,9 +88,12 @@ class OverHttp(BucketCase):
         class Forward(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 seen.append(self.path)
-                with urllib.request.urlopen(self.path) as reply:
-                    content = reply.read()
-                self.send_response(200)
+                try:
+                    with urllib.request.urlopen(self.path) as reply:
+                        status, content = 200, reply.read()
+                except urllib.error.HTTPError as refused:
+                    status, content = refused.code, b""
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
