@@ -368,6 +368,7 @@ Status FilesReplica::stage_companions(Bucket& bucket, const Schema& schema, cons
   ReplicaJournal& journal = change->journal;
   const std::set<std::string> renamed(journal.renames.begin(), journal.renames.end());
   std::set<std::string> kept;
+  std::vector<const CompanionRef*> wanted;
   for (const WeightFile& file : schema.files) kept.insert(file.path);
   for (const CompanionRef& companion : schema.companions) {
     kept.insert(companion.path);
@@ -379,11 +380,12 @@ Status FilesReplica::stage_companions(Bucket& bucket, const Schema& schema, cons
                                                    });
     const Result<FileStat> there = stat_file(folder_ / companion.path);
     if (had && there && there->size_bytes == companion.size_bytes) continue;
-    SILT_ASSIGN(const std::string content, fetch_companion(*bucket.store(), companion));
-    SILT_TRY(write_new_file(change->stage_folder / companion.path, as_bytes(content)));
+    wanted.push_back(&companion);
     journal.renames.push_back(companion.path);
-    change->fetched += content.size();
   }
+  SILT_ASSIGN(const uint64_t bytes,
+              write_companions(*bucket.store(), wanted, change->stage_folder));
+  change->fetched += bytes;
   if (old == nullptr) return {};
   for (const WeightFile& file : old->files) {
     if (!kept.contains(file.path)) journal.removals.push_back(file.path);

@@ -88,12 +88,12 @@ Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
   report->bytes_fetched = proven.fetched_bytes;
   report->bytes_written = files.bytes_written();
   report->files = schema->files.size() + schema->companions.size();
-  for (const CompanionRef& companion : schema->companions) {
-    SILT_ASSIGN(const std::string content, fetch_companion(*bucket.store(), companion));
-    SILT_TRY(write_new_file(folder / companion.path, as_bytes(content)));
-    report->bytes_fetched += content.size();
-    report->bytes_written += content.size();
-  }
+  std::vector<const CompanionRef*> companions;
+  for (const CompanionRef& companion : schema->companions) companions.push_back(&companion);
+  SILT_ASSIGN(const uint64_t companion_bytes,
+              write_companions(*bucket.store(), companions, folder));
+  report->bytes_fetched += companion_bytes;
+  report->bytes_written += companion_bytes;
   SILT_TRY(sync_folders(folder));
   return std::move(proven.sums);
 }

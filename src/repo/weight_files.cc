@@ -1,5 +1,8 @@
 #include "repo/weight_files.h"
 
+#include <algorithm>
+#include <atomic>
+
 #include "base/checksum.h"
 #include "base/parallel.h"
 #include "base/try.h"
@@ -53,6 +56,24 @@ Result<std::string> fetch_companion(Store& store, const CompanionRef& companion)
                  "object '" + key + "' (file '" + companion.path + "') does not match its name"};
   }
   return content;
+}
+
+Result<uint64_t> write_companions(Store& store, const std::vector<const CompanionRef*>& companions,
+                                  const std::filesystem::path& folder) {
+  constexpr uint64_t kMemoryBytes = uint64_t{128} << 20;
+  uint64_t largest = 0;
+  for (const CompanionRef* companion : companions)
+    largest = std::max(largest, companion->size_bytes);
+  std::atomic<uint64_t> bytes{0};
+  SILT_TRY(
+      parallel_for(companions.size(),
+                   threads_within(std::max(1U, store.traits().transfers), kMemoryBytes, largest),
+                   [&](uint64_t i, unsigned) -> Status {
+                     SILT_ASSIGN(const std::string content, fetch_companion(store, *companions[i]));
+                     bytes += content.size();
+                     return write_new_file(folder / companions[i]->path, as_bytes(content));
+                   }));
+  return bytes.load();
 }
 
 Status write_new_file(const std::filesystem::path& path, ByteSpan content) {

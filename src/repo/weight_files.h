@@ -34,6 +34,11 @@ class WeightFiles {
 // Reads a companion from the store, proves it by its hash.
 Result<std::string> fetch_companion(Store& store, const CompanionRef& companion);
 
+// Fetches companions into files below `folder`, as many at once as the store is worth. Returns
+// their bytes.
+Result<uint64_t> write_companions(Store& store, const std::vector<const CompanionRef*>& companions,
+                                  const std::filesystem::path& folder);
+
 // Creates a file with this content, durable, making the folders that its path needs.
 Status write_new_file(const std::filesystem::path& path, ByteSpan content);
 

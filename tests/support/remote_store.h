@@ -1,7 +1,7 @@
 // A store for tests that behaves like one behind a network: every request takes a while, many may
 // be under way, and all are counted.
 //
-// Threads: as any store. The counts may be read and cleared only while no request is under way.
+// Threads: as any store; hooks are set while no request is under way.
 #pragma once
 
 #include <algorithm>
@@ -97,9 +97,15 @@ class RemoteStore : public Store {
     for (const Request& request : requests()) out.push_back(request.operation + " " + request.name);
     return out;
   }
-  unsigned most_in_flight() const { return most_; }
+  unsigned most_in_flight() const {
+    const std::lock_guard lock(mutex_);
+    return most_;
+  }
   // Of the bytes that requests under way at one time read or write.
-  uint64_t most_bytes_in_flight() const { return most_bytes_; }
+  uint64_t most_bytes_in_flight() const {
+    const std::lock_guard lock(mutex_);
+    return most_bytes_;
+  }
 
   bool waits = false;
   // Called within each create; an error is what it returns.
