@@ -108,6 +108,8 @@ Result<std::unique_ptr<Server>> Server::start(const Rooms& rooms, Listener liste
   std::unique_ptr<Server> server(new Server(rooms, std::move(listener), options));
   // libmicrohttpd closes what it is given.
   const int fd = ::fcntl(server->listener_.fd(), F_DUPFD_CLOEXEC, 0);
+  // Not epoll: that of 0.9.75 now and then misses a request on a connection that is kept alive, and
+  // the end of one, until the connection times out.
   server->daemon_ = MHD_start_daemon(
       MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, on_request,
       server.get(), MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, options.threads,
