@@ -12,9 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Each polls its share of the connections: more threads than CPUs make the shares small.
-constexpr unsigned kMinThreads = 16;
-constexpr unsigned kMaxThreads = 64;
+constexpr unsigned kMaxThreads = 8;
 constexpr unsigned kMaxFetches = 4;
 // Below this an ordinary anchor object would not fit.
 constexpr uint64_t kMinCacheBytes = uint64_t{1} << 20;
@@ -71,9 +69,8 @@ class RunningRelay final : public Relay {
     // Whatever is wrong else may pass, and health tells it; damage does not.
     if (!there && there.error().code == Code::kCorrupt) return there.error();
     SILT_ASSIGN(relay::Listener listener, relay::Listener::open(options.address, options.port));
-    const unsigned usual = std::clamp(2 * available_threads(), kMinThreads, kMaxThreads);
     const unsigned threads =
-        std::min(options.threads != 0 ? options.threads : usual, options.connections);
+        options.threads != 0 ? options.threads : std::min(available_threads(), kMaxThreads);
     SILT_ASSIGN(server_, relay::Server::start({store_, *cache_, objects_, watcher_, *metrics_},
                                               std::move(listener),
                                               {threads, options.connections, options.on_access}));
