@@ -116,7 +116,7 @@ void add_relay(CLI::App& app, Context& context) {
   verb->add_option("--connections", relay.connections, "Connections at once (default: 1024)")
       ->check(CLI::Range(1, 100000));
   verb->add_option("--threads", context.common.threads,
-                   "That serve (default: every CPU, at most 8)")
+                   "That serve (default: every CPU, at most 8; one per 120 connections at least)")
       ->check(CLI::Range(0, 64));
   verb->add_flag("--verbose", arguments->log_replies, "A line on stderr for each reply");
   verb->callback([&context, arguments] {

@@ -41,7 +41,8 @@ struct RelayOptions {
   std::filesystem::path cache;        // a folder of its own; made if absent
   uint64_t cache_bytes = uint64_t{50} * 1000 * 1000 * 1000;
   double interval_seconds = 1.0;  // between looks for the next version; life of hints and absence
-  unsigned threads = 0;           // that serve; 0: every CPU, at most 8
+  unsigned threads = 0;           // that serve; 0: every CPU, at most 8; one per 120 connections
+                                  // at least
   unsigned connections = 1024;    // at once; more wait to be accepted
   // Called from the threads that serve after each reply; empty: no log.
   std::function<void(const RelayAccess&)> on_access;

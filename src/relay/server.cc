@@ -26,6 +26,9 @@ constexpr size_t kConnectionBytes = size_t{16} << 10;
 // What is smaller is sent with its headers in one call.
 constexpr uint64_t kSmallBytes = uint64_t{64} << 10;
 constexpr uint64_t kMaxWaitSeconds = 60;
+// libmicrohttpd 0.9.75 takes 128 events at a time; when there are as many, it sleeps before it
+// looks at them. A thread that has fewer connections never gets there.
+constexpr unsigned kConnectionsPerThread = 120;
 
 constexpr const char* kText = "text/plain; charset=utf-8";
 constexpr const char* kJson = "application/json";
@@ -106,11 +109,13 @@ MHD_Response* from_file(const File& file, const ByteRange& range) {
 Result<std::unique_ptr<Server>> Server::start(const Rooms& rooms, Listener listener,
                                               const ServerOptions& options) {
   std::unique_ptr<Server> server(new Server(rooms, std::move(listener), options));
+  const auto least = static_cast<unsigned>(ceil_div(options.connections, kConnectionsPerThread));
+  const unsigned threads = std::min(std::max(options.threads, least), options.connections);
   // libmicrohttpd closes what it is given.
   const int fd = ::fcntl(server->listener_.fd(), F_DUPFD_CLOEXEC, 0);
   server->daemon_ = MHD_start_daemon(
       MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, on_request,
-      server.get(), MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, options.threads,
+      server.get(), MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, threads,
       MHD_OPTION_CONNECTION_LIMIT, options.connections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,
       MHD_OPTION_CONNECTION_MEMORY_LIMIT, kConnectionBytes, MHD_OPTION_NOTIFY_COMPLETED,
       on_completed, server.get(), MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, nullptr,
