@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Publishing to and fetching from an S3 server, beside `aws s3 cp` of the same bytes and one conditional PUT.
 
-usage: stores.py [--mib 100] [--rounds 7] [--build build]
+usage: stores.py [--mib 100] [--rounds 5] [--build build]
 
-A Ceph gateway with its objects in memory runs on loopback (tests/servers). A model whose words all change each
-step makes deltas of about --mib MiB. Each round, taking turns who goes first:
+A Ceph gateway with its objects in memory runs on loopback (tests/servers). A model of which a third changes in
+nearly every word makes a delta of about --mib MiB. Each round, taking turns who goes first:
   publish   `siltstone publish` of one step, with its base in the cache on disk
   up        `aws s3 cp` of a file of as many bytes as that delta has
-  pull      `siltstone pull` of that step into a folder that holds the one before: fetch, prove, decode, write
+  fetch     a replica in memory takes that step: fetch, prove, decode, apply (bench/stores/fetch.cc, its own time)
   down      `aws s3 cp` of the same file back
-Wall time of whole commands, so interpreter start is in aws's; what `aws --version` takes is printed beside it.
+  pull      `siltstone pull` of that step into a folder, which writes the whole model anew
+Wall time of whole commands where not said otherwise, so interpreter start is in aws's; what `aws --version` takes is
+printed beside, and "fetch ratio" is taken without it.
 """
 
 import argparse
@@ -32,16 +34,24 @@ from servers.ceph import Ceph  # noqa: E402 - found through the path above
 ROW = 4096
 
 
-def write_model(folder, mebibytes, seed):
-    """bf16 words of one exponent range, drawn anew: nearly every word differs from the last model's."""
-    folder.mkdir()
-    size = mebibytes << 20
-    words = bytearray(random.Random(seed).randbytes(size))
+def words_of(mebibytes, seed):
+    """bf16 words of one exponent range, drawn anew: nearly every one differs from those of another seed."""
+    source = random.Random(seed)
+    words = bytearray(b"".join(source.randbytes(1 << 20) for _ in range(mebibytes)))
     words[1::2] = words[1::2].translate(bytes(0x3C | (value & 0x81) for value in range(256)))
-    rows = size // 2 // ROW
-    header = json.dumps({"w": {"dtype": "BF16", "shape": [rows, ROW], "data_offsets": [0, rows * ROW * 2]}}).encode()
-    header += b" " * (-len(header) % 8)
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + words[: rows * ROW * 2])
+    return words
+
+
+def write_model(folder, frozen, moving):
+    """Two tensors, of which a step changes the second alone, so that the delta is far below half the model."""
+    folder.mkdir()
+    header, at = {}, 0
+    for name, words in (("frozen", frozen), ("moving", moving)):
+        header[name] = {"dtype": "BF16", "shape": [len(words) // 2 // ROW, ROW], "data_offsets": [at, at + len(words)]}
+        at += len(words)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + frozen + moving)
 
 
 def seconds(command, env):
@@ -66,54 +76,64 @@ class Bench:
         self.options, self.work = options, work
         self.program = ROOT / options.build / "siltstone"
         self.env = dict(ceph.environment(), SILTSTONE_CACHE=str(work / "cache"))
-        self.url = f"s3://bench/model?endpoint={ceph.endpoint}"
+        self.url, self.endpoint = "s3://bench/model", ceph.endpoint
         self.rows = []
 
     def siltstone(self, *words):
         return seconds([self.program, *words, "--json"], self.env)
 
+    def fetch(self, url):
+        program = ROOT / self.options.build / "bench/stores/fetch"
+        return float(seconds([program, url, "main@0", "main@1"], self.env)[1])
+
     def aws(self, *words):
         return seconds(["aws", "s3", "cp", "--only-show-errors", *words], self.env)[0]
 
     def round(self, number):
-        model = self.work / f"model{number}"
-        write_model(model, self.options.model_mib, number)
-        flat = self.work / "flat"
-        if not flat.exists():
-            flat.write_bytes(random.Random(0).randbytes(self.options.mib << 20))
-        (publish, report), up = in_turn(number, lambda: self.siltstone("publish", self.url, model),
+        """In a bucket of its own, so that no delta comes after so many that an anchor is due."""
+        url, replica = f"{self.url}-{number}?endpoint={self.endpoint}", self.work / "replica"
+        models = [self.work / name for name in ("before", "after")]
+        for seed, model in enumerate(models):
+            write_model(model, self.frozen, words_of(self.options.mib * 16 // 10, 2 * number + seed))
+        self.siltstone("init", url)
+        self.siltstone("publish", url, models[0])
+        self.siltstone("pull", url, replica)
+        flat, down_to = self.work / "flat", self.work / "down"
+        (publish, report), up = in_turn(number, lambda: self.siltstone("publish", url, models[1]),
                                         lambda: self.aws(flat, f"s3://bench/flat{number}"))
-        shipped = json.loads(report)["section_bytes"]
-        (pull, _), down = in_turn(number, lambda: self.siltstone("pull", self.url, self.work / "replica"),
-                                  lambda: self.aws(f"s3://bench/flat{number}", self.work / "down"))
-        shutil.rmtree(model)
-        scale = (self.options.mib << 20) / shipped
-        self.rows.append({"mib": shipped / 2**20, "publish": publish, "up": up, "pull": pull, "down": down,
-                          "publish ratio": up / (publish * scale), "fetch ratio": down / (pull * scale)})
+        report = json.loads(report)
+        assert report["kind"] == "delta" and not report["anchor_written"]
+        start = seconds(["aws", "--version"], self.env)[0]
+        fetch, down = in_turn(number, lambda: self.fetch(url),
+                              lambda: self.aws(f"s3://bench/flat{number}", down_to))
+        pull = self.siltstone("pull", url, replica)[0]
+        for folder in (*models, replica):
+            shutil.rmtree(folder)
+        share = report["bytes_written"] / flat.stat().st_size
+        self.rows.append({"mib": report["bytes_written"] / 2**20, "publish": publish, "up": up, "fetch": fetch,
+                          "down": down, "pull": pull, "publish ratio": up * share / publish,
+                          "fetch ratio": (down - start) * share / fetch})
         print("  ".join(f"{name} {value:.2f}" for name, value in self.rows[-1].items()), flush=True)
 
     def run(self):
-        first = self.work / "first"
-        write_model(first, self.options.model_mib, 10**6)
-        self.siltstone("init", self.url)
-        self.siltstone("publish", self.url, first)
-        self.siltstone("pull", self.url, self.work / "replica")
+        self.frozen = words_of(self.options.mib * 3, 10**6)
+        (self.work / "flat").write_bytes(random.Random(0).randbytes(self.options.mib << 20))
         for number in range(self.options.rounds):
             self.round(number)
         for name in self.rows[0]:
             print(f"median {name}: {statistics.median(row[name] for row in self.rows):.2f}")
-        print(f"aws --version takes {statistics.median(seconds(['aws', '--version'], self.env)[0] for _ in range(5)):.2f} s")
+        starts = [seconds(["aws", "--version"], self.env)[0] for _ in range(5)]
+        print(f"aws --version takes {statistics.median(starts):.2f} s")
         commit = ROOT / self.options.build / "bench/stores/empty_commit"
-        print(seconds([commit, self.url.replace("/model", "/commits")], self.env)[1], end="")
+        print(seconds([commit, f"s3://bench/commits?endpoint={self.endpoint}"], self.env)[1], end="")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=100, help="of a delta")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--build", default="build")
     options = parser.parse_args()
-    options.model_mib = options.mib * 16 // 9  # what a delta of them weighs: eight mantissa and sign bits, and one
     with Ceph() as ceph, tempfile.TemporaryDirectory(prefix="siltstone-bench-") as work:
         ceph.create_bucket("bench")
         Bench(options, ceph, Path(work)).run()

@@ -1,0 +1,54 @@
+// How long a replica in memory takes from one version to the next, fetch and proof included:
+// fetch URL FROM TO prints the seconds of stage and commit. Nothing of TO is there beforehand.
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "siltstone/replica.h"
+#include "siltstone/repository.h"
+#include "siltstone/store.h"
+
+namespace siltstone {
+namespace {
+
+template <class T>
+T need(Result<T> result) {
+  if (result) return *std::move(result);
+  std::fprintf(stderr, "fetch: %s\n", result.error().message.c_str());
+  std::exit(1);
+}
+
+int run(const std::string& url, const std::string& from, const std::string& to) {
+  const auto repository = need(Repository::open(need(open_store(url))));
+  const Version held = need(repository->resolve(from));
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<MutTensorView> views;
+  for (const TensorInfo& info : need(repository->tensors(held))) {
+    memory.emplace_back(info.size_bytes);
+    views.push_back({info.name, info.dtype, info.shape, memory.back(), {}});
+  }
+  need(repository->load(held, views, {}));
+  const auto replica = need(Replica::adopt(views, held));
+  const Version wanted = need(repository->resolve(to));
+  auto staged = need(replica->stage(*repository, wanted, {}));
+  const double stage_seconds = staged->seconds();
+  const CommitReport report = replica->commit(std::move(staged));
+  if (!report.status) {
+    std::fprintf(stderr, "fetch: %s\n", report.status.error().message.c_str());
+    return 1;
+  }
+  std::printf("%.4f\n", stage_seconds + report.seconds);
+  return 0;
+}
+
+}  // namespace
+}  // namespace siltstone
+
+int main(int argc, char** argv) {
+  if (argc != 4) {
+    std::fprintf(stderr, "usage: fetch URL FROM TO\n");
+    return 2;
+  }
+  return siltstone::run(argv[1], argv[2], argv[3]);
+}
