@@ -7,7 +7,8 @@ A Ceph gateway with its objects in memory runs on loopback (tests/servers). A mo
 nearly every word makes a delta of about --mib MiB. Each round, taking turns who goes first:
   publish   `siltstone publish` of one step, with its base in the cache on disk
   up        `aws s3 cp` of a file of as many bytes as that delta has
-  fetch     a replica in memory takes that step: fetch, prove, decode, apply (bench/stores/fetch.cc, its own time)
+  fetch     the objects of that step are fetched and proven by SHA-256 (bench/stores/fetch.cc, its own time)
+  apply     a replica in memory takes that step: fetch again, decode, prove, apply (the same)
   down      `aws s3 cp` of the same file back
   pull      `siltstone pull` of that step into a folder, which writes the whole model anew
 Wall time of whole commands where not said otherwise, so interpreter start is in aws's; what `aws --version` takes is
@@ -84,7 +85,7 @@ class Bench:
 
     def fetch(self, url):
         program = ROOT / self.options.build / "bench/stores/fetch"
-        return float(seconds([program, url, "main@0", "main@1"], self.env)[1])
+        return map(float, seconds([program, url, "main@0", "main@1"], self.env)[1].split())
 
     def aws(self, *words):
         return seconds(["aws", "s3", "cp", "--only-show-errors", *words], self.env)[0]
@@ -104,13 +105,13 @@ class Bench:
         report = json.loads(report)
         assert report["kind"] == "delta" and not report["anchor_written"]
         start = seconds(["aws", "--version"], self.env)[0]
-        fetch, down = in_turn(number, lambda: self.fetch(url),
+        (fetch, apply), down = in_turn(number, lambda: self.fetch(url),
                               lambda: self.aws(f"s3://bench/flat{number}", down_to))
         pull = self.siltstone("pull", url, replica)[0]
         for folder in (*models, replica):
             shutil.rmtree(folder)
         share = report["bytes_written"] / flat.stat().st_size
-        self.rows.append({"mib": report["bytes_written"] / 2**20, "publish": publish, "up": up, "fetch": fetch,
+        self.rows.append({"mib": report["bytes_written"] / 2**20, "publish": publish, "up": up, "fetch": fetch, "apply": apply,
                           "down": down, "pull": pull, "publish ratio": up * share / publish,
                           "fetch ratio": (down - start) * share / fetch})
         print("  ".join(f"{name} {value:.2f}" for name, value in self.rows[-1].items()), flush=True)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <optional>
 
 #include "base/try.h"
@@ -191,7 +192,7 @@ Result<uint64_t> HttpObjects::read_part(std::string_view name, uint64_t offset_b
     bytes = bytes.subspan(passed);
     // A server without ranges sends more than the range, and is hung up on.
     const size_t count = std::min<uint64_t>(bytes.size(), out.size() - got);
-    std::ranges::copy(bytes.first(count), out.begin() + static_cast<ptrdiff_t>(got));
+    if (count > 0) std::memcpy(out.data() + got, bytes.data(), count);
     got += count;
     if (count == bytes.size()) return {};
     return Error{Code::kCancelled, "the range is whole"};
