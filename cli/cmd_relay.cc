@@ -67,7 +67,7 @@ Status run(const Common& common, Arguments& arguments) {
   Status parsed = parse_listen(arguments.listen, &arguments.relay);
   if (!parsed) return parsed;
   raise_descriptor_limit();
-  Result<std::shared_ptr<Store>> store = open_store(arguments.store);
+  Result<std::shared_ptr<Store>> store = open_store(arguments.store, common.store);
   if (!store) return std::move(store).error();
   if (arguments.log_replies) arguments.relay.on_access = log_reply;
   arguments.relay.threads = common.threads;
@@ -101,7 +101,8 @@ void add_relay(CLI::App& app, Context& context) {
       "siltstone relay /data/bucket --listen 10.0.0.5:7483 --cache /var/cache/siltstone-relay");
   auto arguments = std::make_shared<Arguments>();
   RelayOptions& relay = arguments->relay;
-  verb->add_option("STORE", arguments->store, "Directory or URL")->required();
+  verb->add_option("STORE", arguments->store, "Bucket: directory or URL")->required();
+  add_store_options(verb, context, /*through_relay=*/false);
   verb->add_option("--listen", arguments->listen,
                    "ADDRESS:PORT, numeric; port 0 takes a free one (default: 127.0.0.1:7483,\n"
                    "which only this machine reaches)");

@@ -51,7 +51,7 @@ void add_bucket_options(CLI::App* verb, Context& context, std::string* bucket) {
   add_store_options(verb, context);
 }
 
-void add_store_options(CLI::App* verb, Context& context) {
+void add_store_options(CLI::App* verb, Context& context, bool through_relay) {
   StoreOptions& store = context.common.store;
   verb->add_option("--transfers", store.transfers,
                    "Requests at once to a remote BUCKET (default: 16)")
@@ -62,13 +62,14 @@ void add_store_options(CLI::App* verb, Context& context) {
   verb->add_option("--timeout", store.total_seconds,
                    "Seconds for which a request that fails is made again (default: 300)")
       ->check(CLI::Range(0.0, 86400.0));
+  verb->add_option("--stall-timeout", store.stall_seconds,
+                   "Seconds without a byte after which a request is made again (default: 30)")
+      ->check(CLI::Range(1.0, 3600.0));
+  if (!through_relay) return;
   verb->add_option("--relay", store.relay,
                    "Read through this relay (http://host:port), and directly "
                    "where\nit does not help")
       ->envname("SILTSTONE_RELAY");
-  verb->add_option("--stall-timeout", store.stall_seconds,
-                   "Seconds without a byte after which a request is made again (default: 30)")
-      ->check(CLI::Range(1.0, 3600.0));
 }
 
 int exit_status(Code code) {

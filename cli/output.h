@@ -40,8 +40,9 @@ CLI::App* add_verb(CLI::App& app, Context& context, const std::string& name,
 // --threads and --memory, for verbs that read weights.
 void add_work_options(CLI::App* verb, Context& context);
 
-// --transfers, --limit-rate and --timeout, for verbs that open a bucket.
-void add_store_options(CLI::App* verb, Context& context);
+// --transfers, --limit-rate and the time-outs, for verbs that open a bucket; --relay, for verbs
+// that read one.
+void add_store_options(CLI::App* verb, Context& context, bool through_relay = true);
 // BUCKET and the options above.
 void add_bucket_options(CLI::App* verb, Context& context, std::string* bucket);
 
