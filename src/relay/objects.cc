@@ -108,7 +108,7 @@ Entry::View Objects::done(const ObjectName& name, std::shared_ptr<const File>* f
   } else {
     found.entry->wait_until_done();
   }
-  const Entry::View view = found.entry->view();
+  Entry::View view = found.entry->view();
   // Held through `found`, so it is not evicted in between.
   if (view.state == Entry::State::kWhole && !view.content) {
     *file = found.file ? found.file : cache_.find(name.text).file;
