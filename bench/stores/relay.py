@@ -9,6 +9,7 @@ server after the other, on loopback, over 200 kept connections, for
   1 MiB       a companion file of that size
   16 MiB      an object of that size
   4 MiB range what a replica asks for: a range in the middle of an object of 128 MiB
+and then 200 replicas, with a connection each, fetch and prove all of the version (bench/stores/replicas.cc).
 Who goes first alternates. Prints MB/s of both as medians, and the median of the paired ratios; then how many times the
 relay fetched each object while 200 clients asked for all of them at once, and its memory before and after.
 """
@@ -115,6 +116,27 @@ def main():
             relay.wait()
 
 
+def rate_of_replicas(options, url):
+    program = ROOT / options.build / "bench/stores/replicas"
+    return float(subprocess.run([program, url, str(CLIENTS)], check=True, capture_output=True, text=True).stdout)
+
+
+def in_pairs(options, relay, nginx, rate):
+    """[(rate at the relay, rate at nginx)]"""
+    pairs = []
+    for number in range(options.rounds):
+        servers = [relay, nginx] if number % 2 == 0 else [nginx, relay]
+        found = {server: rate(server) for server in servers}
+        pairs.append((found[relay], found[nginx]))
+    return pairs
+
+
+def report(case, pairs):
+    one, other = (statistics.median(column) for column in zip(*pairs))
+    ratio = statistics.median(first / second for first, second in pairs)
+    print(f"{case}: relay {one:.0f} MB/s, nginx {other:.0f} MB/s, median ratio {ratio:.2f}", flush=True)
+
+
 def compare(options, relay, nginx, sizes):
     largest = max(sizes, key=sizes.get)
     middle = sizes[largest] // 2
@@ -123,14 +145,9 @@ def compare(options, relay, nginx, sizes):
              "4 MiB range": (largest, f"Range: bytes={middle}-{middle + (4 << 20) - 1}"),
              "whole object": (largest, None)}
     for case, (name, header) in cases.items():
-        rates = []
-        for number in range(options.rounds):
-            servers = [relay, nginx] if number % 2 == 0 else [nginx, relay]
-            found = {server: rate_of(f"{server}/{name}", options.seconds, header) for server in servers}
-            rates.append((found[relay], found[nginx]))
-        ratio = statistics.median(one / other for one, other in rates)
-        print(f"{case} ({sizes[name]:,} bytes): relay {statistics.median(r for r, _ in rates):.0f} MB/s, nginx "
-              f"{statistics.median(n for _, n in rates):.0f} MB/s, median ratio {ratio:.2f}", flush=True)
+        report(f"{case} ({sizes[name]:,} bytes)", in_pairs(
+            options, relay, nginx, lambda server: rate_of(f"{server}/{name}", options.seconds, header)))  # noqa: B023
+    report(f"{CLIENTS} replicas", in_pairs(options, relay, nginx, lambda server: rate_of_replicas(options, server)))
 
 
 if __name__ == "__main__":

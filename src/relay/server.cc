@@ -328,6 +328,11 @@ MHD_Result Server::give(ServerRequest& request, unsigned status, MHD_Response* r
   if (stopping_) {
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
   }
+  // Heeded also where there was nothing to wait for: who asks learns that it need not poll.
+  if (request.name && request.name->kind == NameKind::kCommit &&
+      preferred_wait_seconds(header(request.connection, "Prefer"))) {
+    MHD_add_response_header(response, "Preference-Applied", "wait");
+  }
   request.status = status;
   ++rooms_.metrics.replies[status / 100];
   const MHD_Result queued = MHD_queue_response(request.connection, status, response);

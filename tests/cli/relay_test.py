@@ -304,8 +304,9 @@ class RelayTest(RunsProgram, unittest.TestCase):
             self.assertFalse(any(reply.done() for reply in held))
             self.publish()
             for reply in held:
-                status, _, body = reply.result(timeout=60)
+                status, headers, body = reply.result(timeout=60)
                 self.assertEqual((status, body), (200, self.content(next_commit)))
+                self.assertEqual(headers["Preference-Applied"], "wait")
         self.assertEqual(relay.ask(self.commit(1), {"Prefer": "wait=60"})[0], 200)
         self.assertEqual(relay.ask("tags/none.json", {"Prefer": "wait=60"})[0], 404)
 

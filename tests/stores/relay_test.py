@@ -3,9 +3,12 @@
 polling the store, and a relay that is gone or lies does no harm."""
 
 import json
+import re
 import signal
 import subprocess
+import time
 import unittest
+import urllib.request
 from collections import Counter
 
 from bucket_case import BucketCase, url_of
@@ -56,6 +59,12 @@ class BehindARelay(BucketCase):
         return Counter((request.path, request.headers.get("range")) for request in proxy.requests[self.first:]
                        if request.method == "GET" and "/obj/" in request.path)
 
+    def waiting(self):
+        """Requests that the relay holds until their version appears."""
+        with urllib.request.urlopen(self.url + "/metrics") as reply:
+            return int(re.search(r'^siltstone_relay_waiting_requests{for="version"} (\d+)$',
+                                 reply.read().decode(), re.M)[1])
+
     def start_pull(self, *words):
         return subprocess.Popen([PROGRAM, "pull", *map(str, words)], env=self.env, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
@@ -72,8 +81,12 @@ class BehindARelay(BucketCase):
             self.assert_same_folders(self.folders[2], replica)
 
     def test_followers_hear_of_versions_without_polling_the_store(self):
-        followers = [self.start_pull(self.url, self.work / f"replica{i}", "--follow", "--until", "4")
-                     for i in range(6)]
+        followers = [self.start_pull(self.url, self.work / f"replica{i}", "--follow", "--interval", "3600",
+                                     "--until", "4") for i in range(6)]
+        end = time.monotonic() + 120
+        while self.waiting() < len(followers) and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertEqual(self.waiting(), len(followers))
         more = [self.checkpoint(f"more{i}") for i in range(2)]
         for folder in more:
             self.ok("publish", self.bucket, folder)
