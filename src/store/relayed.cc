@@ -47,7 +47,8 @@ auto RelayedStore::read_through(std::string_view name, const Read& read) {
 
 StoreTraits RelayedStore::traits() const {
   StoreTraits traits = store_->traits();
-  traits.waits = now_ns() >= relay_again_ns_ && relay_->traits().waits;
+  // A writer asks the store itself for versions, and it does not wait.
+  traits.waits = !writes_ && now_ns() >= relay_again_ns_ && relay_->traits().waits;
   return traits;
 }
 
