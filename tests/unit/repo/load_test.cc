@@ -3,7 +3,7 @@
 
 #include "siltstone/replica.h"
 #include "siltstone/repository.h"
-#include "store/memory.h"
+#include "support/test_store.h"
 #include "support/tiny_model.h"
 
 namespace siltstone {
@@ -24,7 +24,7 @@ class Load : public ::testing::Test {
     return report ? Code{} : report.error().code;
   }
 
-  const std::shared_ptr<MemoryStore> store_ = std::make_shared<MemoryStore>("mem://load");
+  const std::shared_ptr<Store> store_ = test_store();
   const std::unique_ptr<Repository> repository_ = *Repository::init(store_);
   TinyModel model_;
   Version version_;

@@ -8,7 +8,7 @@
 #include "repo/bucket.h"
 #include "siltstone/replica.h"
 #include "siltstone/repository.h"
-#include "store/memory.h"
+#include "support/test_store.h"
 #include "support/tiny_model.h"
 
 namespace siltstone {
@@ -87,7 +87,7 @@ TEST_P(RoundTrip, EveryWayGivesTheBytesBack) {
   for (int chain = 0; chain < kChains && !HasFailure(); ++chain) {
     SCOPED_TRACE("chain " + std::to_string(chain));
     const ScratchFolder scratch;
-    const auto store = std::make_shared<MemoryStore>("mem://round-trip");
+    const auto store = test_store();
     const auto repository = *Repository::init(store);
     RetainedBase base;
     PublishOptions options;
@@ -132,7 +132,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, RoundTrip,
 // A trainer's folder on disk through the base cache: headers, shards and companions included.
 TEST(RoundTripFolder, GivesFilesBackByteForByte) {
   const ScratchFolder scratch;
-  const auto repository = *Repository::init(std::make_shared<MemoryStore>("mem://folders"));
+  const auto repository = *Repository::init(test_store());
   PublishOptions options;
   options.cache = scratch.path() / "cache";
   std::mt19937_64 random(5);
@@ -171,7 +171,7 @@ TEST(RoundTripFolder, GivesFilesBackByteForByte) {
 // What lies in memory may have companions too.
 TEST(RoundTripFolder, GivesCompanionsOfMemoryBack) {
   const ScratchFolder scratch;
-  const auto repository = *Repository::init(std::make_shared<MemoryStore>("mem://companions"));
+  const auto repository = *Repository::init(test_store());
   const TinyModel model;
   const std::map<std::string, std::string> companions = {{"config.json", "{\"a\": 1}"},
                                                          {"sub/empty.txt", ""}};
@@ -184,7 +184,7 @@ TEST(RoundTripFolder, GivesCompanionsOfMemoryBack) {
 }
 
 TEST(RoundTripFolder, RefusesCompanionsThatNoFolderCanHold) {
-  const auto repository = *Repository::init(std::make_shared<MemoryStore>("mem://companions"));
+  const auto repository = *Repository::init(test_store());
   const TinyModel model;
   for (const auto& [first, second] :
        {std::pair("../out", "a"), std::pair("/etc/x", "a"), std::pair("a", "a/b"),
