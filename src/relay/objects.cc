@@ -188,7 +188,7 @@ Status Objects::bring_data(const ObjectName& name, const Promise& promised, Entr
   Sha256 hash;
   uint64_t got = 0;
   const uint64_t unproven_bytes = length - std::min(length, kHeldBackBytes);
-  const auto take = [&](ByteSpan piece) -> Status {
+  const auto take = [&](uint64_t, ByteSpan piece) -> Status {
     if (stopping_) return Error{Code::kUnavailable, "the relay is stopping"};
     hash.update(piece);
     SILT_TRY(file->write_at(got, piece));
@@ -196,18 +196,16 @@ Status Objects::bring_data(const ObjectName& name, const Promise& promised, Entr
     entry.advance(std::min(got, unproven_bytes));
     return {};
   };
-  Status streamed = stream_object(store_, name.text, length, options_.stream, take);
+  const ObjectRef object{name.text, length, promised.sha256, 0};
+  Status streamed = stream_object(store_, object, options_.ahead, take);
   if (!streamed) {
-    Error error = std::move(streamed).error();
-    if (name.kind == NameKind::kData) error = siltstone::promised(std::move(error));
-    if (error.code == Code::kCorrupt) ++metrics_.damaged_in_store;
-    return error;
+    if (streamed.error().code == Code::kCorrupt) ++metrics_.damaged_in_store;
+    return streamed;
   }
-  const std::string found = to_hex(hash.finish());
-  if (found != promised.sha256) {
+  Status proven = check_sha256(object, to_hex(hash.finish()));
+  if (!proven) {
     ++metrics_.damaged_in_store;
-    return Error{Code::kCorrupt, "object '" + name.text + "' has SHA-256 " + found + ", expected " +
-                                     promised.sha256};
+    return proven;
   }
   ++metrics_.fetched_objects;
   return cache_.keep(name.text, entry, *file);

@@ -20,9 +20,9 @@
 #include "relay/catalog.h"
 #include "relay/metrics.h"
 #include "relay/names.h"
-#include "relay/stream.h"
 #include "relay/upstream.h"
 #include "relay/workers.h"
+#include "repo/read_ahead.h"
 
 namespace siltstone::relay {
 
@@ -31,7 +31,7 @@ inline constexpr uint64_t kHeldBackBytes = uint64_t{64} << 10;
 struct ObjectsOptions {
   std::chrono::nanoseconds life = std::chrono::seconds(1);  // of hints and of absence
   unsigned fetches = 4;                                     // of data at once
-  StreamOptions stream;                                     // of each
+  ReadAhead ahead;                                          // of each
 };
 
 class Objects {

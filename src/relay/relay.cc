@@ -39,7 +39,7 @@ relay::ObjectsOptions objects_options(const RelayOptions& options, const StoreTr
   relay::ObjectsOptions out;
   out.life = seconds(options.interval_seconds);
   out.fetches = std::clamp(traits.transfers, 2U, kMaxFetches);
-  out.stream.transfers = std::max(traits.transfers / out.fetches, 1U);
+  out.ahead.requests = std::max(traits.transfers / out.fetches, 1U);
   return out;
 }
 

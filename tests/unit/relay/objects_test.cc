@@ -29,7 +29,7 @@ class ObjectsTest : public ::testing::Test {
     cache_ = *Cache::open(folder_.path() / "cache", limit_bytes, metrics_);
     ObjectsOptions options;
     options.life = std::chrono::hours(1);
-    options.stream = {transfers, 100 * 1000};
+    options.ahead = {transfers, 100 * 1000};
     objects_.emplace(upstream_, *cache_, metrics_, options);
   }
   Result<std::string> read(const std::string& name) {
