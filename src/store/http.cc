@@ -60,21 +60,6 @@ StoreTraits HttpStore::traits() const {
   return {.retries = true, .waits = waits_, .transfers = objects_.options().transfers};
 }
 
-Result<uint64_t> HttpStore::size_bytes(std::string_view name) {
-  SILT_TRY(check_object_name(name));
-  return objects_.size_bytes(name);
-}
-
-Status HttpStore::read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) {
-  SILT_TRY(check_object_name(name));
-  return objects_.read(name, offset_bytes, out);
-}
-
-Result<std::string> HttpStore::read_all(std::string_view name, uint64_t limit_bytes) {
-  SILT_TRY(check_object_name(name));
-  return objects_.read_all(name, limit_bytes);
-}
-
 Result<bool> HttpStore::wait(std::string_view name, double seconds, const std::atomic<bool>* stop) {
   SILT_TRY(check_object_name(name));
   if (!waits_) return false;

@@ -24,9 +24,13 @@ class HttpStore final : public Store {
 
   std::string url() const override { return objects_.dialect().url(); }
   StoreTraits traits() const override;
-  Result<uint64_t> size_bytes(std::string_view name) override;
-  Status read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) override;
-  Result<std::string> read_all(std::string_view name, uint64_t limit_bytes) override;
+  Result<uint64_t> size_bytes(std::string_view name) override { return objects_.size_bytes(name); }
+  Status read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) override {
+    return objects_.read(name, offset_bytes, out);
+  }
+  Result<std::string> read_all(std::string_view name, uint64_t limit_bytes) override {
+    return objects_.read_all(name, limit_bytes);
+  }
   // Asks with `Prefer: wait` (RFC 7240). A server that does not honour it is not asked so again.
   Result<bool> wait(std::string_view name, double seconds, const std::atomic<bool>* stop) override;
   Status create(std::string_view name, const ByteSource& content) override;

@@ -140,6 +140,7 @@ Error HttpObjects::refused(std::string_view method, std::string_view name,
 }
 
 Result<uint64_t> HttpObjects::size_bytes(std::string_view name) {
+  SILT_TRY(check_object_name(name));
   const auto head = [&] {
     HttpAttempt attempt;
     attempt.method = "HEAD";
@@ -223,6 +224,7 @@ Result<uint64_t> HttpObjects::read_part(std::string_view name, uint64_t offset_b
 }
 
 Status HttpObjects::read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) {
+  SILT_TRY(check_object_name(name));
   // An empty range, or one beyond every object, cannot be asked for.
   if (out.empty() || out.size() > INT64_MAX || offset_bytes > INT64_MAX - out.size()) {
     SILT_ASSIGN(const uint64_t size, size_bytes(name));
@@ -241,6 +243,7 @@ Status HttpObjects::read(std::string_view name, uint64_t offset_bytes, std::span
 }
 
 Result<std::string> HttpObjects::read_all(std::string_view name, uint64_t limit_bytes) {
+  SILT_TRY(check_object_name(name));
   std::string content;
   const auto take = [&](const HttpReply&, ByteSpan bytes) -> Status {
     if (bytes.size() > limit_bytes - content.size()) {

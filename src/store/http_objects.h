@@ -50,6 +50,7 @@ class HttpObjects {
   const StoreOptions& options() const { return options_; }
   const HttpDialect& dialect() const { return *dialect_; }
 
+  // As a Store's.
   Result<uint64_t> size_bytes(std::string_view name);
   Status read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out);
   Result<std::string> read_all(std::string_view name, uint64_t limit_bytes);

@@ -41,21 +41,6 @@ StoreTraits S3Store::traits() const {
           .transfers = objects_.options().transfers};
 }
 
-Result<uint64_t> S3Store::size_bytes(std::string_view name) {
-  SILT_TRY(check_object_name(name));
-  return objects_.size_bytes(name);
-}
-
-Status S3Store::read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) {
-  SILT_TRY(check_object_name(name));
-  return objects_.read(name, offset_bytes, out);
-}
-
-Result<std::string> S3Store::read_all(std::string_view name, uint64_t limit_bytes) {
-  SILT_TRY(check_object_name(name));
-  return objects_.read_all(name, limit_bytes);
-}
-
 Result<HttpReply> S3Store::put(std::string_view name, const ByteSource& content, bool only_new,
                                bool* unknown) {
   if (content.size_bytes() > kMaxPutBytes) {

@@ -28,9 +28,13 @@ class S3Store final : public Store {
 
   std::string url() const override { return location_.url; }
   StoreTraits traits() const override;
-  Result<uint64_t> size_bytes(std::string_view name) override;
-  Status read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) override;
-  Result<std::string> read_all(std::string_view name, uint64_t limit_bytes) override;
+  Result<uint64_t> size_bytes(std::string_view name) override { return objects_.size_bytes(name); }
+  Status read(std::string_view name, uint64_t offset_bytes, std::span<std::byte> out) override {
+    return objects_.read(name, offset_bytes, out);
+  }
+  Result<std::string> read_all(std::string_view name, uint64_t limit_bytes) override {
+    return objects_.read_all(name, limit_bytes);
+  }
   Status create(std::string_view name, const ByteSource& content) override;
   Status replace(std::string_view name, std::span<const std::byte> content) override;
   Result<std::vector<ObjectInfo>> list(std::string_view prefix) override;
