@@ -88,20 +88,15 @@ MHD_Response* copied(const std::string& text) {
                                          MHD_RESPMEM_MUST_COPY);
 }
 
-// Null if the file cannot be read.
-MHD_Response* from_file(const File& file, const ByteRange& range) {
-  if (range.length_bytes <= kSmallBytes) {
-    auto* bytes = static_cast<std::byte*>(std::malloc(std::max<uint64_t>(range.length_bytes, 1)));
-    if (bytes == nullptr) return nullptr;
-    if (file.read_at(range.offset_bytes, {bytes, range.length_bytes})) {
-      return MHD_create_response_from_buffer(range.length_bytes, bytes, MHD_RESPMEM_MUST_FREE);
-    }
-    std::free(bytes);
-    return nullptr;
+// All of it with the headers. Null if the file cannot be read.
+MHD_Response* small_response(const File& file, const ByteRange& range) {
+  auto* bytes = static_cast<std::byte*>(std::malloc(std::max<uint64_t>(range.length_bytes, 1)));
+  if (bytes == nullptr) return nullptr;
+  if (file.read_at(range.offset_bytes, {bytes, range.length_bytes})) {
+    return MHD_create_response_from_buffer(range.length_bytes, bytes, MHD_RESPMEM_MUST_FREE);
   }
-  const int fd = ::fcntl(file.fd(), F_DUPFD_CLOEXEC, 0);
-  if (fd < 0) return nullptr;
-  return MHD_create_response_from_fd_at_offset64(range.length_bytes, fd, range.offset_bytes);
+  std::free(bytes);
+  return nullptr;
 }
 
 }  // namespace
@@ -284,10 +279,11 @@ MHD_Result Server::give_object(ServerRequest& request, const Entry::View& view) 
   MHD_Response* response;
   if (view.content && !request.head) {
     response = copied(view.content->substr(range.offset_bytes, range.length_bytes));
-  } else if (request.found.file && !request.head) {
-    response = from_file(*request.found.file, range);
+  } else if (request.found.file && !request.head && range.length_bytes <= kSmallBytes) {
+    response = small_response(*request.found.file, range);
   } else {
-    response = arriving_response(request, view.file, range, parking_, rooms_.metrics);
+    const auto& file = request.found.file ? request.found.file : view.file;
+    response = arriving_response(request, file, range, parking_, rooms_.metrics);
   }
   if (response == nullptr) {
     return give_failure(request, {Code::kUnavailable, "the cache cannot be read"});
