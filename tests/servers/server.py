@@ -153,6 +153,7 @@ class Endpoint:
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "no_proxy": "127.0.0.1",
         }
 
     def create_bucket(self, name):

@@ -35,6 +35,8 @@ class BucketCase(RunsProgram, unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.work)
         self.env = dict(self.server.environment() if self.server else os.environ,
                         SILTSTONE_CACHE=str(self.work / "cache"))
+        for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+            self.env.pop(proxy, None)
         self.random = random.Random(self.id())
         self.words = bytearray(self.random.randbytes(2 * ROWS * COLUMNS * len(TENSORS)))
 
