@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include <cerrno>
@@ -49,6 +50,14 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// glibc gives threads heaps of their own; the blocks that replies are sent from would leave holes
+// in all of them.
+void share_few_heaps() {
+#ifdef M_ARENA_MAX
+  ::mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
 sigset_t ending_signals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -67,6 +76,7 @@ Status run(const Common& common, Arguments& arguments) {
   Status parsed = parse_listen(arguments.listen, &arguments.relay);
   if (!parsed) return parsed;
   raise_descriptor_limit();
+  share_few_heaps();
   Result<std::shared_ptr<Store>> store = open_store(arguments.store, common.store);
   if (!store) return std::move(store).error();
   if (arguments.log_replies) arguments.relay.on_access = log_reply;
