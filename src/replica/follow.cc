@@ -1,30 +1,18 @@
 // The follower: a loop over stage and commit.
 #include <algorithm>
-#include <chrono>
 #include <random>
-#include <thread>
 
 #include "base/try.h"
 #include "repo/bucket.h"
 #include "repo/keys.h"
 #include "siltstone/replica.h"
+#include "store/backoff.h"
 
 namespace siltstone {
 namespace {
 
 bool stopped(const FollowOptions& options) {
   return options.stop != nullptr && options.stop->load();
-}
-
-// Sleeps in short pieces so that a stop is seen.
-void pause(double seconds, const FollowOptions& options) {
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                      std::chrono::duration<double>(seconds));
-  constexpr auto kPiece = std::chrono::milliseconds(50);
-  while (!stopped(options) && Clock::now() < end) {
-    std::this_thread::sleep_for(std::min<Clock::duration>(kPiece, end - Clock::now()));
-  }
 }
 
 // Waits in the store until the branch has the version after `head`: sequence numbers are dense.
@@ -111,7 +99,8 @@ Status follow(Replica& replica, Repository& repository, const FollowOptions& giv
       if (there) continue;
     }
     promised = false;
-    pause(options.interval_seconds * jitter(random) * (1 << static_cast<int>(waits)), options);
+    (void)sleep_unless(options.interval_seconds * jitter(random) * (1 << static_cast<int>(waits)),
+                       options.stop);
   }
   return {};
 }
