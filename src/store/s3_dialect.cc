@@ -21,6 +21,12 @@ const std::string& empty_sha256() {
   return hash;
 }
 
+// Without comments, document types and entities of one's own.
+bool load_xml(std::string_view text, pugi::xml_document* document) {
+  constexpr unsigned kOptions = pugi::parse_minimal | pugi::parse_escapes;
+  return document->load_buffer(text.data(), text.size(), kOptions);
+}
+
 std::string printable(std::string_view text) {
   std::string out;
   for (const char c : text.substr(0, kShownBytes)) out += c >= ' ' && c <= '~' ? c : ' ';
@@ -171,8 +177,7 @@ class S3Dialect final : public HttpDialect {
 
 S3Message parse_s3_message(std::string_view body) {
   pugi::xml_document document;
-  if (!document.load_buffer(body.data(), body.size(), pugi::parse_minimal | pugi::parse_escapes))
-    return {};
+  if (!load_xml(body, &document)) return {};
   const pugi::xml_node error = document.child("Error");
   return {printable(error.child_value("Code")), printable(error.child_value("Message"))};
 }
@@ -182,8 +187,7 @@ Result<S3Page> parse_s3_page(std::string_view body) {
     return Error{Code::kCorrupt, "the server's listing " + why};
   };
   pugi::xml_document document;
-  if (!document.load_buffer(body.data(), body.size(), pugi::parse_minimal | pugi::parse_escapes))
-    return bad("is not XML");
+  if (!load_xml(body, &document)) return bad("is not XML");
   const pugi::xml_node result = document.child("ListBucketResult");
   if (!result) return bad("is not a ListBucketResult");
   const bool encoded = std::string_view(result.child_value("EncodingType")) == "url";
