@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <system_error>
 
+#include "base/numbers.h"
 #include "base/try.h"
 #include "tensor/safetensors.h"
 
@@ -29,11 +29,7 @@ std::string six_digits(uint64_t number) {
 }
 
 std::optional<uint64_t> parse_number(std::string_view text) {
-  uint64_t number = 0;
-  if (text.empty() || text.size() > kMaxDigits) return std::nullopt;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
+  return text.size() <= kMaxDigits ? parse_decimal(text) : std::nullopt;
 }
 
 std::optional<uint64_t> number_in(std::string_view name, std::string_view prefix,

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <vector>
 
+#include "base/numbers.h"
 #include "repo/keys.h"
 #include "siltstone/store.h"
 #include "siltstone/version.h"
@@ -26,12 +26,7 @@ bool is_hex(std::string_view text, size_t digits) {
 }
 
 std::optional<uint64_t> parse_seq(std::string_view text) {
-  uint64_t value = 0;
-  const char* end = text.data() + text.size();
-  if (text.size() != kSeqDigits) return std::nullopt;
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stop != end) return std::nullopt;
-  return value;
+  return text.size() == kSeqDigits ? parse_decimal(text) : std::nullopt;
 }
 
 std::vector<std::string_view> split(std::string_view text) {

@@ -1,11 +1,11 @@
 #include "store/http_objects.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <optional>
 
+#include "base/numbers.h"
 #include "base/try.h"
 #include "store/backoff.h"
 #include "store/names.h"
@@ -18,13 +18,6 @@ constexpr int kMostRedirects = 5;
 // A host that cannot be resolved is rather misspelt than down.
 constexpr unsigned kLastingAttempts = 3;
 
-std::optional<uint64_t> parse_number(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 // "bytes 5-9/10"; the total may be "*", and the range where there is none.
 struct ContentRange {
   std::optional<uint64_t> begin;
@@ -36,8 +29,8 @@ ContentRange parse_content_range(std::string_view text) {
   const size_t dash = text.find('-');
   const size_t slash = text.find('/');
   if (slash == text.npos) return {};
-  return {dash < slash ? parse_number(text.substr(0, dash)) : std::nullopt,
-          parse_number(text.substr(slash + 1))};
+  return {dash < slash ? parse_decimal(text.substr(0, dash)) : std::nullopt,
+          parse_decimal(text.substr(slash + 1))};
 }
 
 // A request that may have been acted on although its reply says that it failed.
@@ -105,7 +98,7 @@ Result<HttpReply> HttpObjects::perform(const std::function<HttpAttempt()>& next,
       if (!is_passing_status(reply->status) && !dialect_->is_passing(attempt, *reply)) return reply;
       if (unknown != nullptr && may_have_acted(reply->status)) *unknown = true;
       problem = dialect_->explain(*reply).message;
-      asked_seconds = static_cast<double>(parse_number(reply->header("retry-after")).value_or(0));
+      asked_seconds = static_cast<double>(parse_decimal(reply->header("retry-after")).value_or(0));
     } else {
       if (failure.own) return failure.error;
       if (failure.error.code != Code::kUnavailable)
@@ -149,7 +142,7 @@ Result<uint64_t> HttpObjects::size_bytes(std::string_view name) {
   };
   SILT_ASSIGN(const HttpReply reply, perform(head));
   if (reply.status == 200) {
-    if (const auto size = parse_number(reply.header("content-length"))) return *size;
+    if (const auto size = parse_decimal(reply.header("content-length"))) return *size;
     return Error{Code::kCorrupt,
                  what("HEAD", name) + ": the server does not tell the object's length"};
   }
@@ -176,7 +169,7 @@ Result<uint64_t> HttpObjects::read_part(std::string_view name, uint64_t offset_b
     skip = 0;
     if (reply.status == 200) {
       skip = offset_bytes + got;
-      const auto total = parse_number(reply.header("content-length"));
+      const auto total = parse_decimal(reply.header("content-length"));
       return total ? check_range(name, *total, offset_bytes, out.size()) : Status();
     }
     const ContentRange range = parse_content_range(reply.header("content-range"));

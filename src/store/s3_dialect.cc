@@ -1,12 +1,12 @@
 #include "store/s3_dialect.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <ctime>
 #include <pugixml.hpp>
 
 #include "base/checksum.h"
+#include "base/numbers.h"
 #include "base/try.h"
 #include "store/url.h"
 
@@ -198,11 +198,9 @@ Result<S3Page> parse_s3_page(std::string_view body) {
     if (encoded) {
       SILT_ASSIGN(object.key, percent_decoded("listing", object.key));
     }
-    const std::string_view size = entry.child_value("Size");
-    const auto [end, error] =
-        std::from_chars(size.data(), size.data() + size.size(), object.size_bytes);
-    if (object.key.empty() || error != std::errc() || end != size.data() + size.size())
-      return bad("has an entry without key or size");
+    const std::optional<uint64_t> size = parse_decimal(entry.child_value("Size"));
+    if (object.key.empty() || !size) return bad("has an entry without key or size");
+    object.size_bytes = *size;
     page.objects.push_back(std::move(object));
   }
   if (std::string_view(result.child_value("IsTruncated")) == "true") {
