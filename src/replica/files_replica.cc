@@ -215,7 +215,7 @@ Result<std::unique_ptr<Staged>> FilesReplica::stage(Repository& repository, cons
                      "another folder, or replace its model with --repair"};
   }
   SILT_ASSIGN(const Commit commit, bucket.history().read(target.id));
-  std::optional<Chain> back;
+  std::unique_ptr<const Chain> back;
   SILT_ASSIGN(const Path path, plan(bucket, commit, options, &back));
   auto change = std::make_unique<Change>();
   change->journal.stage = unique_name("stage-");
@@ -228,8 +228,7 @@ Result<std::unique_ptr<Staged>> FilesReplica::stage(Repository& repository, cons
   if (path.anchor) {
     SILT_TRY(stage_all(bucket, commit, options, change.get()));
   } else {
-    Status staged =
-        stage_links(bucket, commit, path, back ? &*back : nullptr, options, change.get());
+    Status staged = stage_links(bucket, commit, path, back.get(), options, change.get());
     if (!staged && staged.error().code == Code::kMismatch) {
       return Error{Code::kMismatch, "'" + folder_.string() + "' no longer holds " +
                                         record_->version.id.name() + ": " + staged.error().message +
@@ -243,7 +242,7 @@ Result<std::unique_ptr<Staged>> FilesReplica::stage(Repository& repository, cons
 }
 
 Result<Path> FilesReplica::plan(Bucket& bucket, const Commit& target, const StageOptions& options,
-                                std::optional<Chain>* back) const {
+                                std::unique_ptr<const Chain>* back) const {
   if (!record_ || options.repair) return plan_path(bucket.history(), target, std::nullopt);
   const Result<Commit> held = bucket.history().read(record_->version.id);
   if (!held) return held.error().in("the version that '" + folder_.string() + "' holds");
@@ -253,7 +252,7 @@ Result<Path> FilesReplica::plan(Bucket& bucket, const Commit& target, const Stag
   SILT_ASSIGN(Path path, plan_path(bucket.history(), target, known));
   if (path.earlier_root().empty()) return path;
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(record_->schema));
-  Result<Chain> chain =
+  Result<std::unique_ptr<const Chain>> chain =
       Chain::load(*way, schema->tensors, {options.threads, options.memory_bytes / 8});
   if (!chain) return plan_path(bucket.history(), target, KnownRoots{known.root, {}});
   *back = *std::move(chain);
@@ -270,11 +269,14 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
     return Error{Code::kMismatch, "its record has other tensors than the version"};
   }
   SILT_ASSIGN(const std::unique_ptr<FolderBytes> bytes, FolderBytes::open(folder_, *old));
-  SILT_ASSIGN(const Chain chain, Chain::load(bucket.store(), path.links, schema->tensors,
-                                             {options.threads, options.memory_bytes / 4,
-                                              options.progress, schema->total_bytes()}));
+  Meter meter(options.progress, schema->total_bytes());
+  SILT_ASSIGN(const std::unique_ptr<const Chain> chain,
+              Chain::load(bucket.store(), path.links, schema->tensors,
+                          {options.threads, options.memory_bytes / 4, &meter,
+                           bucket.tuning.overlap_bytes}));
   const StateReader earlier(schema->tensors, *bytes, back);
-  const StateReader reader(schema->tensors, *bytes, &chain, back != nullptr ? &earlier : nullptr);
+  const StateReader reader(schema->tensors, *bytes, chain.get(),
+                           back != nullptr ? &earlier : nullptr);
   std::optional<WayBackWriter> way_back;
   if (wants_way_back(target)) way_back.emplace(disk_for_way_back(own("")));
   const bool same = same_layout(*old, *schema);
@@ -297,17 +299,21 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
       rewritten.push_back(f);
       change->journal.renames.push_back(file.path);
     }
-    if (proven) continue;
-    for (const WeightFile::Entry& entry : file.entries) tensors.push_back(entry.tensor);
+    for (const WeightFile::Entry& entry : file.entries) {
+      if (proven) {
+        SILT_TRY(meter.add(schema->tensors[entry.tensor].size_bytes));
+      } else {
+        tensors.push_back(entry.tensor);
+      }
+    }
   }
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, rewritten, change->stage_folder));
   SILT_ASSIGN(const Rebuilt rebuilt,
               rebuild(reader, tensors,
                       {.threads = options.threads,
                        .memory_bytes = options.memory_bytes,
-                       .progress = options.progress,
-                       .back = way_back ? &*way_back : nullptr,
-                       .earlier_bytes = chain.bytes_fetched()},
+                       .meter = &meter,
+                       .back = way_back ? &*way_back : nullptr},
                       [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
                         return files.write(tensor, offset, words);
                       }));
@@ -328,8 +334,8 @@ Status FilesReplica::stage_links(Bucket& bucket, const Commit& target, const Pat
     record.files.push_back({name, stat});
   }
   if (way_back) keep_way_back(target, &*way_back);
-  change->fetched = chain.bytes_fetched();
-  change->changed = chain.changed_elements();
+  change->fetched = chain->size_bytes();
+  change->changed = chain->changed_elements();
   return stage_companions(bucket, *schema, old.get(), change);
 }
 

@@ -70,7 +70,7 @@ class FilesReplica final : public Replica {
   void remove_leftovers();
   // The way from what the folder holds, and, if its first link looks back, the way back.
   Result<Path> plan(Bucket& bucket, const Commit& target, const StageOptions& options,
-                    std::optional<Chain>* back) const;
+                    std::unique_ptr<const Chain>* back) const;
   Status stage_links(Bucket& bucket, const Commit& target, const Path& path, const Chain* back,
                      const StageOptions& options, Change* change);
   Status stage_all(Bucket& bucket, const Commit& target, const StageOptions& options,

@@ -133,8 +133,11 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     return Error{Code::kMismatch, commit.id.name() + " has other tensors than this replica"};
   }
   const LiveBytes live(views_);
-  const BaseOptions base_options{options.threads, options.memory_bytes, false, options.progress,
-                                 schema->total_bytes()};
+  Meter meter(options.progress, schema->total_bytes());
+  const BaseOptions base_options{.threads = options.threads,
+                                 .memory_bytes = options.memory_bytes,
+                                 .meter = &meter,
+                                 .overlap = true};
   std::optional<Base> base;
   if (!options.repair) {
     KnownState known;
@@ -182,11 +185,10 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   SILT_ASSIGN(Rebuilt rebuilt, rebuild(reader, all,
                                        {.threads = options.threads,
                                         .memory_bytes = options.memory_bytes,
-                                        .progress = options.progress,
+                                        .meter = &meter,
                                         .back = way_back ? &*way_back : nullptr,
                                         .anchor = base->anchor,
-                                        .prove_anchor = base->anchor != nullptr,
-                                        .earlier_bytes = base->chain_bytes},
+                                        .prove_anchor = base->anchor != nullptr},
                                        compare));
   for (size_t t = 0; t < tensors_.size(); ++t) {
     if (rebuilt.before[t] == base->sums[t]) continue;

@@ -30,24 +30,26 @@ const Commit* packed_anchor(const Path& path) {
   return packed ? &*path.anchor : nullptr;
 }
 
-// The chain, and the proof that the believed sums lead along it to the head's root.
+// The chain, and where it is here the proof that the believed sums lead along it to the head's
+// root.
 Status attach_chain(Bucket& bucket, const Commit& head, std::span<const TensorInfo> tensors,
                     const Path& path, const BaseOptions& options, Base* base) {
-  SILT_ASSIGN(base->chain, Chain::load(bucket.store(), path.links, tensors,
-                                       {options.threads, options.memory_bytes / 4, options.progress,
-                                        options.later_bytes},
-                                       packed_anchor(path)));
-  std::vector<Sum128> after = base->sums;
-  for (size_t t = 0; t < tensors.size(); ++t) after[t] += base->chain.change(t);
-  if (state_root(state_rows(tensors, after)) != head.root) {
-    return Error{Code::kCorrupt,
-                 base->description + " does not lead to the root of " + head.id.name()};
+  const ChainOptions chain_options{options.threads, options.memory_bytes / 4, options.meter,
+                                   options.overlap ? bucket.tuning.overlap_bytes : UINT64_MAX};
+  SILT_ASSIGN(base->chain,
+              Chain::load(bucket.store(), path.links, tensors, chain_options, packed_anchor(path)));
+  if (!options.overlap) {
+    std::vector<Sum128> after = base->sums;
+    for (size_t t = 0; t < tensors.size(); ++t) after[t] += base->chain->change(t);
+    if (state_root(state_rows(tensors, after)) != head.root) {
+      return Error{Code::kCorrupt,
+                   base->description + " does not lead to the root of " + head.id.name()};
+    }
   }
   if (!path.links.empty()) {
     base->description += " and " + std::to_string(path.links.size()) + " deltas";
   }
-  base->chain_bytes = base->chain.bytes_fetched();
-  base->fetched_bytes += base->chain_bytes;
+  base->fetched_bytes += base->chain->size_bytes();
   return {};
 }
 
@@ -63,10 +65,10 @@ Result<std::optional<Base>> base_from_known(Bucket& bucket, const Commit& head,
   if (path.anchor) return std::optional<Base>();
   Base base;
   if (known.back && (options.earlier || !path.earlier_root().empty())) {
-    Result<Chain> back =
+    Result<std::unique_ptr<const Chain>> back =
         Chain::load(*known.back, tensors, {options.threads, options.memory_bytes / 8});
     if (back) {
-      base.back = std::make_unique<const Chain>(*std::move(back));
+      base.back = *std::move(back);
       base.back_root = known.back->artifact.to_root;
     } else {
       known.back.reset();

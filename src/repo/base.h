@@ -20,28 +20,29 @@ struct Base {
   std::unique_ptr<StateBytes> bytes;
   const AnchorBytes* anchor = nullptr;  // `bytes`, where they are a plain anchor's
   std::vector<Sum128> sums;             // of `bytes`, as they are believed to be
-  Chain chain;
+  std::unique_ptr<const Chain> chain;
   // The version before `bytes`, where it is known and was asked for or is looked back at. It reads
   // through `back`.
   std::unique_ptr<const Chain> back;
   std::string back_root;
   std::unique_ptr<const StateReader> earlier;
-  uint64_t chain_bytes = 0;
   uint64_t fetched_bytes = 0;  // from the store: anchor and chain
   std::string description;     // for people
 
   // The state at the end of the chain. Borrows this base, which must not be moved meanwhile.
   StateReader reader(std::span<const TensorInfo> tensors) const {
-    return {tensors, *bytes, &chain, earlier.get()};
+    return {tensors, *bytes, chain.get(), earlier.get()};
   }
 };
 
 struct BaseOptions {
   unsigned threads = 0;
   uint64_t memory_bytes = 0;
-  bool earlier = false;      // the version before the base is wanted in any case
-  Progress progress = {};    // of what is fetched here
-  uint64_t later_bytes = 0;  // what the work that follows will do
+  bool earlier = false;    // the version before the base is wanted in any case
+  Meter* meter = nullptr;  // of what is fetched here; borrowed
+  // The chain may still arrive when the base is returned, and the sums were not compared with the
+  // head's root: rebuild() waits for it, and whoever calls that compares.
+  bool overlap = false;
 };
 
 // Bytes of a known state, to be moved to `head`. Empty if no chain of deltas leads there.

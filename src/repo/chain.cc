@@ -1,14 +1,13 @@
 #include "repo/chain.h"
 
 #include <algorithm>
-#include <atomic>
+#include <optional>
 #include <tuple>
 
 #include "base/parallel.h"
 #include "base/try.h"
 #include "delta/pack.h"
 #include "repo/objects.h"
-#include "repo/progress.h"
 #include "tensor/safetensors.h"
 
 namespace siltstone {
@@ -52,16 +51,18 @@ Status check_pieces(const TensorInfo& info, std::vector<Chain::Piece>& pieces) {
 }  // namespace
 
 // The links in order, which must start where the one before ends.
-Result<std::vector<Chain::Link>> Chain::connect(const std::vector<Commit>& links,
-                                                const Commit* anchor) {
-  std::vector<Link> out;
+Status Chain::connect(const std::vector<Commit>& links, const Commit* anchor) {
+  const auto add = [this](std::string name, const Artifact& artifact) {
+    links_.push_back(
+        {std::move(name), &artifact, !artifact.earlier_root.empty(), artifact.changed_elements});
+  };
   const std::string* root = nullptr;
   const std::string* earlier_root = nullptr;
   if (anchor != nullptr) {
     const Artifact* packed = anchor->find(ArtifactKind::kAnchor);
     if (packed == nullptr || !packed->packed)
       return Error{Code::kInternal, anchor->id.name() + " has no packed anchor"};
-    out.push_back({packed, "anchor of " + anchor->id.name()});
+    add("anchor of " + anchor->id.name(), *packed);
     root = &anchor->root;
   }
   for (const Commit& link : links) {
@@ -76,106 +77,226 @@ Result<std::vector<Chain::Link>> Chain::connect(const std::vector<Commit>& links
       return corrupt("delta of " + link.id.name() + " looks back at root " + delta->earlier_root +
                      ", which the chain does not come from");
     }
-    out.push_back({delta, "delta of " + link.id.name()});
+    add("delta of " + link.id.name(), *delta);
     root = &link.root;
     earlier_root = &delta->from_root;
   }
-  return out;
-}
-
-Result<Chain> Chain::load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
-                          std::span<const TensorInfo> tensors, const ChainOptions& options,
-                          const Commit* anchor) {
-  SILT_ASSIGN(std::vector<Link> connected, connect(links, anchor));
-  Chain chain;
-  chain.store_ = std::move(store);
-  SILT_TRY(chain.load(std::move(connected), tensors, options));
-  return chain;
-}
-
-Result<Chain> Chain::load(const WayBack& way, std::span<const TensorInfo> tensors,
-                          const ChainOptions& options) {
-  Chain chain;
-  chain.store_ = way.store;
-  SILT_TRY(chain.load({{&way.artifact, "the way back"}}, tensors, options));
-  return chain;
-}
-
-Status Chain::load(std::vector<Link> links, std::span<const TensorInfo> tensors,
-                   const ChainOptions& options) {
-  pieces_.resize(tensors.size());
-  link_count_ = links.size();
-  SILT_TRY(list_packs(&links));
-  SILT_TRY(fetch(links, options));
-  for (size_t i = 0; i < links.size(); ++i) SILT_TRY(index(i, links[i], tensors).in(links[i].name));
-  for (size_t t = 0; t < tensors.size(); ++t) SILT_TRY(check_pieces(tensors[t], pieces_[t]));
   return {};
 }
 
-Status Chain::list_packs(std::vector<Link>* links) {
-  std::vector<std::vector<ObjectRef>> objects(links->size());
+Result<std::unique_ptr<const Chain>> Chain::load(std::shared_ptr<Store> store,
+                                                 const std::vector<Commit>& links,
+                                                 std::span<const TensorInfo> tensors,
+                                                 const ChainOptions& options,
+                                                 const Commit* anchor) {
+  std::unique_ptr<Chain> chain(new Chain(std::move(store), tensors));
+  SILT_TRY(chain->connect(links, anchor));
+  SILT_TRY(chain->begin(options));
+  return std::unique_ptr<const Chain>(std::move(chain));
+}
+
+Result<std::unique_ptr<const Chain>> Chain::load(const WayBack& way,
+                                                 std::span<const TensorInfo> tensors,
+                                                 const ChainOptions& options) {
+  std::unique_ptr<Chain> chain(new Chain(way.store, tensors));
+  chain->links_.push_back({"the way back", &way.artifact, !way.artifact.earlier_root.empty(),
+                           way.artifact.changed_elements});
+  SILT_TRY(chain->begin(options));
+  return std::unique_ptr<const Chain>(std::move(chain));
+}
+
+Chain::~Chain() {
+  stopped_ = true;
+}
+
+Status Chain::begin(const ChainOptions& options) {
+  SILT_TRY(list_packs());
+  if (options.meter != nullptr) options.meter->expect(size_bytes_);
+  bool overlap = overlaps(options);
+  if (overlap) {
+    SILT_ASSIGN(overlap, read_heads());
+  }
+  order_packs(options);
+  if (overlap) {
+    fetching_ = std::jthread([this, options] { fetch_meanwhile(options); });
+    return {};
+  }
+  SILT_TRY(fetch(options));
+  over_ = true;
+  return {};
+}
+
+Status Chain::list_packs() {
+  std::vector<std::vector<ObjectRef>> objects(links_.size());
   SILT_TRY(
-      parallel_for(links->size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
-        const Link& link = (*links)[i];
-        Result<std::vector<ObjectRef>> found = artifact_objects(*store_, *link.artifact);
+      parallel_for(links_.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
+        Link& link = links_[i];
+        Result<std::vector<ObjectRef>> found =
+            artifact_objects(*store_, *std::exchange(link.artifact, nullptr));
         if (!found) return std::move(found).error().in(link.name);
         objects[i] = *std::move(found);
         return {};
       }));
-  for (size_t i = 0; i < links->size(); ++i) {
-    (*links)[i].first_pack = packs_.size();
-    for (ObjectRef& object : objects[i]) packs_.push_back({std::move(object), {}, {}});
-    (*links)[i].end_pack = packs_.size();
+  for (size_t i = 0; i < links_.size(); ++i) {
+    for (ObjectRef& object : objects[i]) {
+      if (object.prefix_bytes > kMaxHeaderBytes + kLengthFieldBytes) {
+        return corrupt("object '" + object.key + "' claims a header of more than 100,000,000 bytes")
+            .in(links_[i].name);
+      }
+      if (!checked_add(size_bytes_, object.length_bytes, &size_bytes_))
+        return corrupt("the packs together are larger than any store");
+      packs_.push_back({std::move(object), i});
+    }
   }
   return {};
 }
 
-Status Chain::fetch(const std::vector<Link>& links, const ChainOptions& options) {
-  const uint64_t head_bytes = options.memory_bytes / 4 / std::max<size_t>(1, packs_.size());
-  std::vector<Promised> wanted;
-  for (const Link& link : links) {
-    for (size_t i = link.first_pack; i < link.end_pack; ++i) {
-      Pack& pack = packs_[i];
-      if (!checked_add(bytes_fetched_, pack.object.length_bytes, &bytes_fetched_))
-        return corrupt("the packs together are larger than any store");
-      const bool keep = bytes_fetched_ <= options.memory_bytes;
-      wanted.push_back({&pack.object, keep ? &pack.bytes : nullptr, link.name});
-      if (keep) continue;
-      pack.heads = PackHeads(pack.object, head_bytes);
-      wanted.back().pass = [&pack](ByteSpan piece) { pack.heads.take(piece); };
+bool Chain::overlaps(const ChainOptions& options) const {
+  if (store_->traits().local || packs_.size() < 2 || size_bytes_ <= options.overlap_bytes)
+    return false;
+  uint64_t head_bytes = 0;
+  for (const Pack& pack : packs_) head_bytes += pack.object.prefix_bytes;
+  return head_bytes <= options.memory_bytes / 4;
+}
+
+// Which tensors each pack has something of: believed before the packs are proven. Returns false if
+// a head makes no sense; what is wrong then shows when its pack is proven.
+Result<bool> Chain::read_heads() {
+  std::atomic<bool> sense{true};
+  SILT_TRY(
+      parallel_for(packs_.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
+        Pack& pack = packs_[i];
+        pack.head.resize(pack.object.prefix_bytes);
+        Status status = store_->read(pack.object.key, 0, pack.head);
+        if (!status) return promised(std::move(status).error()).in(links_[pack.link].name);
+        const Result<std::vector<Entry>> found = entries(pack, pack.head);
+        if (!found) {
+          sense = false;
+          return {};
+        }
+        for (const Entry& entry : *found) pack.tensors.push_back(entry.tensor);
+        std::ranges::sort(pack.tensors);
+        return {};
+      }));
+  if (!sense) {
+    for (Pack& pack : packs_) pack.tensors.clear();
+    return false;
+  }
+  missing_.resize(tensors_.size());
+  for (const Pack& pack : packs_) {
+    for (const size_t tensor : pack.tensors) {
+      touched_[tensor] = true;
+      ++missing_[tensor];
     }
   }
-  std::atomic<uint64_t> done{0};
+  for (size_t t = 0; t < tensors_.size(); ++t) {
+    if (missing_[t] == 0) arrived_.push_back(t);
+  }
+  return true;
+}
+
+void Chain::order_packs(const ChainOptions& options) {
+  std::ranges::stable_sort(packs_, {}, [](const Pack& pack) {
+    return pack.tensors.empty() ? size_t{0} : pack.tensors.front();
+  });
+  const uint64_t head_bytes = options.memory_bytes / 4 / std::max<size_t>(1, packs_.size());
+  uint64_t bytes = 0;
+  for (Pack& pack : packs_) {
+    bytes += pack.object.length_bytes;
+    pack.kept = bytes <= options.memory_bytes;
+    if (!pack.kept) pack.heads = PackHeads(pack.object, head_bytes);
+  }
+}
+
+Status Chain::fetch(const ChainOptions& options) {
+  std::vector<Promised> wanted;
+  for (size_t i = 0; i < packs_.size(); ++i) {
+    Pack& pack = packs_[i];
+    Promised one{&pack.object, pack.kept ? &pack.bytes : nullptr, links_[pack.link].name};
+    if (!pack.kept) one.pass = [&pack](ByteSpan piece) { pack.heads.take(piece); };
+    one.proven = [this, i] { return take(i); };
+    wanted.push_back(std::move(one));
+  }
   ProveOptions prove;
   prove.threads = options.threads;
   prove.memory_bytes = options.memory_bytes / 2;
-  prove.arrived = [&](uint64_t bytes) {
-    const uint64_t now = done += bytes;
-    return tell(options.progress, now, bytes_fetched_ + options.later_bytes);
+  prove.arrived = [&](uint64_t bytes) -> Status {
+    if (stopped_) return Error{Code::kCancelled, "nobody waits for the packs any more"};
+    return options.meter != nullptr ? options.meter->add(bytes) : Status();
   };
-  return prove_objects(*store_, wanted, prove);
+  SILT_TRY(prove_objects(*store_, wanted, prove));
+  return finish();
 }
 
-Status Chain::index(size_t number, const Link& link, std::span<const TensorInfo> tensors) {
-  const Artifact& artifact = *link.artifact;
-  const bool looks_back = !artifact.earlier_root.empty();
-  for (size_t pack = link.first_pack; pack < link.end_pack; ++pack) {
-    SILT_TRY(index_pack(number, pack, looks_back, tensors));
-    packs_[pack].heads = {};
+void Chain::fetch_meanwhile(const ChainOptions& options) {
+  Status status;
+  std::exception_ptr thrown;
+  try {
+    status = fetch(options);
+  } catch (...) {
+    thrown = std::current_exception();
   }
-  uint64_t changed = 0;
-  for (const auto& pieces : pieces_) {
-    for (const Piece& piece : pieces) changed += piece.link == number ? piece.header.changed : 0;
+  const std::lock_guard lock(mutex_);
+  status_ = std::move(status);
+  thrown_ = thrown;
+  over_ = true;
+  moved_.notify_all();
+}
+
+Result<std::vector<size_t>> Chain::arrived(size_t known) const {
+  std::unique_lock lock(mutex_);
+  moved_.wait(lock, [&] { return over_ || arrived_.size() > known; });
+  if (thrown_) std::rethrow_exception(thrown_);
+  if (!status_) return status_.error();
+  return std::vector<size_t>(arrived_.begin() + static_cast<ptrdiff_t>(known), arrived_.end());
+}
+
+// A pack has arrived and is what its commit promises.
+Status Chain::take(size_t number) {
+  Pack& pack = packs_[number];
+  Found found;
+  SILT_TRY(find_pieces(number, &found));
+  pack.heads = {};
+  pack.head = {};
+  const std::lock_guard lock(mutex_);
+  piece_count_ += found.size();
+  if (piece_count_ > kMaxPieces) return corrupt("there are more sections than are allowed");
+  const bool all_come = missing_.empty();
+  for (auto& [tensor, piece] : found) {
+    links_[pack.link].changes += piece.header.changed;
+    pieces_[tensor].push_back(piece);
+    if (all_come) touched_[tensor] = true;
   }
-  if (changed != artifact.changed_elements) {
-    return corrupt("its sections change " + std::to_string(changed) +
-                   " elements, the commit says " + std::to_string(artifact.changed_elements));
+  for (const size_t tensor : pack.tensors) {
+    if (--missing_[tensor] == 0) SILT_TRY(settle(tensor));
   }
+  pack.tensors = {};
+  moved_.notify_all();
+  return {};
+}
+
+// REQUIRES: mutex_ is held. All sections of the tensor are here.
+Status Chain::settle(size_t tensor) {
+  SILT_TRY(check_pieces(tensors_[tensor], pieces_[tensor]));
+  arrived_.push_back(tensor);
+  return {};
+}
+
+Status Chain::finish() {
+  const std::lock_guard lock(mutex_);
+  for (const Link& link : links_) {
+    if (link.changes == link.promised_changes) continue;
+    return corrupt("its sections change " + std::to_string(link.changes) +
+                   " elements, the commit says " + std::to_string(link.promised_changes))
+        .in(link.name);
+  }
+  if (!missing_.empty()) return {};
+  for (size_t t = 0; t < tensors_.size(); ++t) SILT_TRY(settle(t));
   return {};
 }
 
 Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const {
-  if (pack.bytes.empty()) {
+  if (!pack.kept) {
     if (const ByteSpan head = pack.heads.find(offset_bytes, out.size()); !head.empty()) {
       std::memcpy(out.data(), head.data(), head.size());
       return {};
@@ -188,46 +309,55 @@ Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out
   return {};
 }
 
-Status Chain::index_pack(size_t link, size_t pack, bool looks_back,
-                         std::span<const TensorInfo> tensors) {
-  const ObjectRef& object = packs_[pack].object;
-  if (object.prefix_bytes > kMaxHeaderBytes + kLengthFieldBytes) {
-    return corrupt("object '" + object.key + "' claims a header of more than 100,000,000 bytes");
-  }
-  std::vector<std::byte> prefix(object.prefix_bytes);
-  SILT_TRY(read_pack(packs_[pack], 0, prefix));
-  Result<PackIndex> index = parse_pack_index(prefix, object.length_bytes);
-  if (!index) return std::move(index).error().in("pack '" + object.key + "'");
+Result<std::vector<Chain::Entry>> Chain::entries(const Pack& pack, ByteSpan head) const {
+  Result<PackIndex> index = parse_pack_index(head, pack.object.length_bytes);
+  if (!index) return std::move(index).error().in("pack '" + pack.object.key + "'");
+  std::vector<Entry> found;
   for (const PackIndexEntry& entry : index->entries) {
-    const std::optional<size_t> tensor = find_tensor(tensors, entry.tensor);
+    const std::optional<size_t> tensor = find_tensor(tensors_, entry.tensor);
     if (!tensor) {
-      return corrupt("pack '" + object.key + "' changes '" + entry.tensor +
+      return corrupt("pack '" + pack.object.key + "' changes '" + entry.tensor +
                      "', a tensor that the version does not have");
     }
-    Status status = index_sections(link, pack, looks_back, *tensor, tensors[*tensor],
-                                   entry.offset_bytes, entry.size_bytes);
+    found.push_back({*tensor, entry.offset_bytes, entry.size_bytes});
+  }
+  return found;
+}
+
+Status Chain::find_pieces(size_t number, Found* found) const {
+  const Pack& pack = packs_[number];
+  std::vector<std::byte> head(pack.object.prefix_bytes);
+  SILT_TRY(read_pack(pack, 0, head));
+  if (!missing_.empty() && head != pack.head)
+    return corrupt("object '" + pack.object.key + "' was another one a moment ago");
+  SILT_ASSIGN(const std::vector<Entry> all, entries(pack, head));
+  for (const Entry& entry : all) {
+    Status status = find_pieces(number, entry, found);
     if (!status) {
-      return std::move(status).error().in("pack '" + object.key + "': tensor '" + entry.tensor +
-                                          "'");
+      return std::move(status).error().in("pack '" + pack.object.key + "': tensor '" +
+                                          tensors_[entry.tensor].name + "'");
     }
   }
   return {};
 }
 
-Status Chain::index_sections(size_t link, size_t pack, bool looks_back, size_t tensor,
-                             const TensorInfo& info, uint64_t offset_bytes, uint64_t size_bytes) {
+Status Chain::find_pieces(size_t number, const Entry& entry, Found* found) const {
+  const Pack& pack = packs_[number];
+  const TensorInfo& info = tensors_[entry.tensor];
   const WordMatrix matrix = word_matrix(info);
+  uint64_t offset_bytes = entry.offset_bytes;
+  uint64_t size_bytes = entry.size_bytes;
   std::vector<std::byte> head;
   while (size_bytes > 0) {
     head.resize(std::min<uint64_t>(size_bytes, kMaxSectionHeaderBytes));
-    SILT_TRY(read_pack(packs_[pack], offset_bytes, head));
+    SILT_TRY(read_pack(pack, offset_bytes, head));
     SILT_ASSIGN(SectionHeader header, parse_section_header(head));
     if (header.section_bytes > size_bytes) return corrupt("a section is cut off");
     if (header.dtype != info.dtype) {
       return corrupt("a section has dtype " + std::string(dtype_info(header.dtype).name) +
                      ", the tensor " + std::string(dtype_info(info.dtype).name));
     }
-    if (header.need == Need::kEarlierWords && !looks_back) {
+    if (header.need == Need::kEarlierWords && !links_[pack.link].looks_back) {
       return corrupt("a section looks at the version before, which its delta does not name");
     }
     const Tile& tile = header.tile;
@@ -235,8 +365,8 @@ Status Chain::index_sections(size_t link, size_t pack, bool looks_back, size_t t
         tile.col_begin > matrix.cols || tile.cols > matrix.cols - tile.col_begin) {
       return corrupt("a section's tile lies outside the tensor");
     }
-    if (++piece_count_ > kMaxPieces) return corrupt("there are more sections than are allowed");
-    pieces_[tensor].push_back({link, pack, offset_bytes, header});
+    if (found->size() == kMaxPieces) return corrupt("there are more sections than are allowed");
+    found->push_back({entry.tensor, {pack.link, number, offset_bytes, header}});
     offset_bytes += header.section_bytes;
     size_bytes -= header.section_bytes;
   }
@@ -244,17 +374,14 @@ Status Chain::index_sections(size_t link, size_t pack, bool looks_back, size_t t
 }
 
 unsigned Chain::transfers() const {
-  const bool reads = std::ranges::any_of(
-      packs_, [](const Pack& pack) { return pack.bytes.empty() && pack.object.length_bytes > 0; });
+  const bool reads = std::ranges::any_of(packs_, [](const Pack& pack) { return !pack.kept; });
   if (!reads || store_->traits().local) return 0;
   return store_->traits().transfers;
 }
 
 uint64_t Chain::changed_elements() const {
   uint64_t changed = 0;
-  for (const auto& pieces : pieces_) {
-    for (const Piece& piece : pieces) changed += piece.header.changed;
-  }
+  for (const Link& link : links_) changed += link.changes;
   return changed;
 }
 
@@ -268,7 +395,7 @@ Sum128 Chain::change(size_t tensor) const {
 
 Result<ByteSpan> Chain::read(const Piece& piece, std::vector<std::byte>* scratch) const {
   const Pack& pack = packs_[piece.pack];
-  if (!pack.bytes.empty()) {
+  if (pack.kept) {
     return ByteSpan(pack.bytes).subspan(piece.offset_bytes, piece.header.section_bytes);
   }
   scratch->resize(piece.header.section_bytes);

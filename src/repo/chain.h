@@ -1,10 +1,21 @@
 // The deltas between two versions, opened for staging: for every tensor, the sections of every
 // link. A packed anchor is a link too: the first one, from the state that is zero everywhere.
+//
+// Behind a network a large chain is staged while it arrives: packs are fetched in the order of
+// their tensors, those of all links side by side, and a tensor is here once the last pack that has
+// sections of it is here and proven.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
-#include <optional>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "delta/grid.h"
@@ -12,8 +23,8 @@
 #include "repo/history.h"
 #include "repo/pack_heads.h"
 #include "repo/plan.h"
+#include "repo/progress.h"
 #include "repo/way_back.h"
-#include "siltstone/repository.h"
 #include "siltstone/store.h"
 
 namespace siltstone {
@@ -21,10 +32,13 @@ namespace siltstone {
 struct ChainOptions {
   unsigned threads = 0;
   uint64_t memory_bytes = uint64_t{256} << 20;  // packs beyond this are read piece by piece
-  Progress progress = {};                       // of the fetch
-  uint64_t later_bytes = 0;                     // what the work that follows will do
+  Meter* meter = nullptr;                       // of the fetch; borrowed
+  // A chain that is larger, in more than one pack behind a network, is returned while its packs
+  // still arrive. To know which tensor waits for which packs costs one more round of requests.
+  uint64_t overlap_bytes = UINT64_MAX;
 };
 
+// Threads: const methods on many threads.
 class Chain {
  public:
   // Where one section lies and what its header says.
@@ -35,63 +49,114 @@ class Chain {
     SectionHeader header;
   };
 
-  // Reads and proves (SHA-256) the packs of all the path's links together, reads all section
+  // Fetches and proves (SHA-256) the packs of all the path's links together, reads all section
   // headers, and checks that the links fit each other. `tensors` are those of the versions, sorted
-  // by name. With `anchor`, its packed anchor comes before the deltas of `links`.
-  static Result<Chain> load(std::shared_ptr<Store> store, const std::vector<Commit>& links,
-                            std::span<const TensorInfo> tensors, const ChainOptions& options,
-                            const Commit* anchor = nullptr);
+  // by name, and borrowed. With `anchor`, its packed anchor comes before the deltas of `links`.
+  static Result<std::unique_ptr<const Chain>> load(std::shared_ptr<Store> store,
+                                                   const std::vector<Commit>& links,
+                                                   std::span<const TensorInfo> tensors,
+                                                   const ChainOptions& options,
+                                                   const Commit* anchor = nullptr);
 
   // A chain of one delta that no commit names: a way back.
-  static Result<Chain> load(const WayBack& way, std::span<const TensorInfo> tensors,
-                            const ChainOptions& options);
+  static Result<std::unique_ptr<const Chain>> load(const WayBack& way,
+                                                   std::span<const TensorInfo> tensors,
+                                                   const ChainOptions& options);
 
-  size_t links() const { return link_count_; }
-  uint64_t bytes_fetched() const { return bytes_fetched_; }
+  ~Chain();
+  Chain(const Chain&) = delete;
+  Chain& operator=(const Chain&) = delete;
+
+  // The tensors whose sections are here, in the order in which they came, but for the first `known`
+  // of them: waits until there is one. Empty when there are no more, and all packs are proven.
+  Result<std::vector<size_t>> arrived(size_t known) const;
+
+  size_t links() const { return links_.size(); }
+  uint64_t size_bytes() const { return size_bytes_; }
   // Where reading sections is requests over a network: how many at once it is worth to make; else
   // 0.
   unsigned transfers() const;
-  uint64_t changed_elements() const;
-  bool touches(size_t tensor) const { return !pieces_[tensor].empty(); }
+  bool touches(size_t tensor) const { return touched_[tensor]; }
+
+  // REQUIRES: the tensor has arrived.
   // By link, then by position.
   const std::vector<Piece>& pieces(size_t tensor) const { return pieces_[tensor]; }
   // What the links together add to the tensor's sum.
   Sum128 change(size_t tensor) const;
-
   // The section's bytes: `scratch` holds them if the pack is not in memory.
   Result<ByteSpan> read(const Piece& piece, std::vector<std::byte>* scratch) const;
+
+  // REQUIRES: all have.
+  uint64_t changed_elements() const;
 
  private:
   struct Pack {
     ObjectRef object;
-    std::vector<std::byte> bytes;  // empty: read on demand
-    PackHeads heads;               // then, while the pack is indexed
+    size_t link = 0;
+    bool kept = true;                   // in `bytes`; else it is read on demand
+    std::vector<std::byte> bytes = {};  // once it has arrived
+    PackHeads heads = {};               // of one that is not kept, while it arrives
+    // Where the chain overlaps with what follows, until the pack has arrived:
+    std::vector<std::byte> head = {};
+    std::vector<size_t> tensors = {};
   };
   // A delta, or an anchor that is packed.
   struct Link {
-    const Artifact* artifact = nullptr;
     std::string name;  // for errors
-    size_t first_pack = 0;
-    size_t end_pack = 0;
+    const Artifact* artifact = nullptr;
+    bool looks_back = false;  // sections may need the version before its start
+    uint64_t promised_changes = 0;
+    uint64_t changes = 0;
   };
-  static Result<std::vector<Link>> connect(const std::vector<Commit>& links, const Commit* anchor);
-  Status load(std::vector<Link> links, std::span<const TensorInfo> tensors,
-              const ChainOptions& options);
-  Status list_packs(std::vector<Link>* links);
-  Status fetch(const std::vector<Link>& links, const ChainOptions& options);
-  Status index(size_t number, const Link& link, std::span<const TensorInfo> tensors);
-  // `looks_back`: whether sections may need the version before the link's start.
-  Status index_pack(size_t link, size_t pack, bool looks_back, std::span<const TensorInfo> tensors);
-  Status index_sections(size_t link, size_t pack, bool looks_back, size_t tensor,
-                        const TensorInfo& info, uint64_t offset_bytes, uint64_t size_bytes);
+  struct Entry {
+    size_t tensor = 0;
+    uint64_t offset_bytes = 0;
+    uint64_t size_bytes = 0;
+  };
+  using Found = std::vector<std::pair<size_t, Piece>>;  // tensor and piece
+
+  Chain(std::shared_ptr<Store> store, std::span<const TensorInfo> tensors)
+      : store_(std::move(store)),
+        tensors_(tensors),
+        pieces_(tensors.size()),
+        touched_(tensors.size()) {}
+
+  Status connect(const std::vector<Commit>& links, const Commit* anchor);
+  Status begin(const ChainOptions& options);
+  Status list_packs();
+  bool overlaps(const ChainOptions& options) const;
+  Result<bool> read_heads();
+  void order_packs(const ChainOptions& options);
+  Status fetch(const ChainOptions& options);
+  void fetch_meanwhile(const ChainOptions& options);
+
+  Status take(size_t pack);
+  Result<std::vector<Entry>> entries(const Pack& pack, ByteSpan head) const;
+  Status find_pieces(size_t pack, Found* found) const;
+  Status find_pieces(size_t pack, const Entry& entry, Found* found) const;
+  Status settle(size_t tensor);
+  Status finish();
   Status read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const;
 
-  std::shared_ptr<Store> store_;
-  std::vector<Pack> packs_;
-  std::vector<std::vector<Piece>> pieces_;  // per tensor
-  size_t link_count_ = 0;
-  uint64_t bytes_fetched_ = 0;
+  const std::shared_ptr<Store> store_;
+  const std::span<const TensorInfo> tensors_;
+  std::vector<Link> links_;
+  std::vector<Pack> packs_;  // in the order in which they are fetched
+  uint64_t size_bytes_ = 0;
+
+  mutable std::mutex mutex_;
+  mutable std::condition_variable moved_;
+  std::vector<std::vector<Piece>>
+      pieces_;  // per tensor; guarded until it has arrived, as all below
+  std::vector<char> touched_;
   uint64_t piece_count_ = 0;
+  std::vector<uint32_t> missing_;  // packs per tensor; empty: not known
+  std::vector<size_t> arrived_;
+  bool over_ = false;
+  Status status_;
+  std::exception_ptr thrown_;
+  std::atomic<bool> stopped_{false};
+  std::jthread fetching_;
 };
 
 }  // namespace siltstone

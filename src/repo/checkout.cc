@@ -74,11 +74,12 @@ Result<std::vector<Sum128>> write_version(Bucket& bucket, const Commit& commit,
   std::vector<size_t> all_files(schema->files.size());
   std::iota(all_files.begin(), all_files.end(), size_t{0});
   SILT_ASSIGN(WeightFiles files, WeightFiles::create(*schema, all_files, folder));
+  Meter meter(options.progress, schema->total_bytes());
   SILT_ASSIGN(ProvenVersion proven,
               rebuild_version(bucket, commit, *schema,
                               {.threads = options.threads,
                                .memory_bytes = options.memory_bytes,
-                               .progress = options.progress,
+                               .meter = &meter,
                                .back = back},
                               [&files](size_t tensor, uint64_t offset, ByteSpan words, bool) {
                                 return files.write(tensor, offset, words);

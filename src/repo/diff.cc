@@ -119,8 +119,8 @@ Result<DiffReport> Bucket::diff(const Version& from, const Version& to,
   SILT_ASSIGN(const Base a_base, base_from_bucket(*this, a, a_schema->tensors, true, base_options));
   SILT_ASSIGN(const Base b_base, base_from_bucket(*this, b, b_schema->tensors, true, base_options));
   SILT_ASSIGN(DiffReport report,
-              compare({a_schema->tensors, a_base.bytes.get(), &a_base.chain},
-                      {b_schema->tensors, b_base.bytes.get(), &b_base.chain}, options));
+              compare({a_schema->tensors, a_base.bytes.get(), a_base.chain.get()},
+                      {b_schema->tensors, b_base.bytes.get(), b_base.chain.get()}, options));
   report.from_root = a.root;
   report.to_root = b.root;
   return report;

@@ -198,7 +198,7 @@ Result<Inspection> inspect(Repository& repository, const Version& version,
     return Error{Code::kInvalidArgument, version.id.name() + " is an anchor: no steps lead to it"};
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket.history().schema(commit.schema));
   const std::span<const TensorInfo> tensors = schema->tensors;
-  SILT_ASSIGN(const Chain chain,
+  SILT_ASSIGN(const std::unique_ptr<const Chain> chain,
               Chain::load(bucket.store(), packed ? std::vector<Commit>() : std::vector{commit},
                           tensors, {options.threads}, packed ? &commit : nullptr));
   Inspection report;
@@ -214,7 +214,7 @@ Result<Inspection> inspect(Repository& repository, const Version& version,
     const uint64_t elements = word_matrix(tensors[t]).words();
     report.elements += elements;
     std::vector<SectionHeader> headers;
-    for (const Chain::Piece& piece : chain.pieces(t)) headers.push_back(piece.header);
+    for (const Chain::Piece& piece : chain->pieces(t)) headers.push_back(piece.header);
     if (!headers.empty()) add_tensor(tensors[t].name, headers, elements, &uses, &report);
   }
   SILT_TRY(finish(options, &uses, &report));

@@ -51,16 +51,16 @@ Result<LoadReport> Bucket::load(const Version& version, std::vector<MutTensorVie
   SILT_ASSIGN(const Commit commit, history_.read(version.id));
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, history_.schema(commit.schema));
   SILT_TRY(match(commit, schema->tensors, &tensors));
-  SILT_ASSIGN(const ProvenVersion proven,
-              rebuild_version(
-                  *this, commit, *schema,
-                  {.threads = options.threads,
-                   .memory_bytes = options.memory_bytes,
-                   .progress = options.progress},
-                  [&tensors](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
-                    std::memcpy(tensors[tensor].bytes.data() + offset, words.data(), words.size());
-                    return {};
-                  }));
+  Meter meter(options.progress, schema->total_bytes());
+  SILT_ASSIGN(
+      const ProvenVersion proven,
+      rebuild_version(
+          *this, commit, *schema,
+          {.threads = options.threads, .memory_bytes = options.memory_bytes, .meter = &meter},
+          [&tensors](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
+            std::memcpy(tensors[tensor].bytes.data() + offset, words.data(), words.size());
+            return {};
+          }));
   LoadReport report;
   report.version = commit.version();
   report.bytes_fetched = proven.fetched_bytes;

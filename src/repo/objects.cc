@@ -120,7 +120,7 @@ class Proving {
       streamed.push_back({wanted.object,
                           wanted.keep != nullptr ? MutByteSpan(*wanted.keep) : MutByteSpan(),
                           wanted.context});
-      if (wanted.object->length_bytes == 0) SILT_TRY(finish(i));
+      if (wanted.object->length_bytes == 0) SILT_TRY(in_context(finish(i), wanted.context));
     }
     return stream_objects(
         store, streamed, ahead, [&](size_t i, uint64_t offset, ByteSpan piece) -> Status {
@@ -135,7 +135,9 @@ class Proving {
 
  private:
   Status finish(size_t number) {
-    return check_sha256(*objects_[number].object, to_hex(hashes_[number].finish()));
+    const Promised& wanted = objects_[number];
+    SILT_TRY(check_sha256(*wanted.object, to_hex(hashes_[number].finish())));
+    return wanted.proven ? wanted.proven() : Status();
   }
 
   const std::span<const Promised> objects_;
@@ -150,9 +152,7 @@ Status prove_objects(Store& store, std::span<const Promised> objects, const Prov
   if (store.traits().transfers > 1 || !store.traits().local)
     return proving.run(store, 0, objects.size(), ReadAhead::of(store, options.memory_bytes));
   return parallel_for(objects.size(), options.threads, [&](uint64_t i, unsigned) -> Status {
-    Status length = check_length(store, *objects[i].object);
-    if (!length && !objects[i].context.empty()) return length.error().in(objects[i].context);
-    SILT_TRY(std::move(length));
+    SILT_TRY(in_context(check_length(store, *objects[i].object), objects[i].context));
     return proving.run(store, i, 1, {});
   });
 }

@@ -51,6 +51,8 @@ struct Promised {
   std::string context = {};                // of errors
   // Is shown its bytes in order, before they are proven; may be empty.
   std::function<void(ByteSpan piece)> pass = {};
+  // Is called once its bytes are proven, from any thread; may be empty.
+  std::function<Status()> proven = {};
 };
 
 struct ProveOptions {

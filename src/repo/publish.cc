@@ -234,7 +234,7 @@ Status Publisher::write_delta_from(Base& base) {
   options.codec = codec_;
   options.back = store_for_way_back();
   // A state that two branches came to by different ways has two versions before it.
-  if (may_look_back() && base.chain.links() == 0 &&
+  if (may_look_back() && base.chain->links() == 0 &&
       base.back_root == head_->find(ArtifactKind::kDelta)->from_root) {
     options.earlier = base.earlier.get();
   }
@@ -257,7 +257,7 @@ Status Publisher::write_delta_from(Base& base) {
   report_.section_bytes = outcome.artifact.section_bytes;
   report_.changed_elements = outcome.artifact.changed_elements;
   report_.base = base.description;
-  if (base.kept) chain_bytes_ = base.chain_bytes + outcome.artifact.bytes;
+  if (base.kept) chain_bytes_ = base.chain->size_bytes() + outcome.artifact.bytes;
   commit_.artifacts.push_back(std::move(outcome.artifact));
   return {};
 }

@@ -98,9 +98,8 @@ class Streaming {
     }
     arrived.bytes = out;
     Status read = store_.read(streamed.object->key, piece.offset_bytes, out);
-    Status status = read ? hand_on(piece, std::move(arrived)) : promised(std::move(read).error());
-    if (status || streamed.context.empty()) return status;
-    return std::move(status).error().in(streamed.context);
+    return in_context(read ? hand_on(piece, std::move(arrived)) : promised(std::move(read).error()),
+                      streamed.context);
   }
 
   // Whoever brings the piece that an object waits for hands on all that can follow it.
@@ -164,6 +163,10 @@ Status stream_object(Store& store, const ObjectRef& object, const ReadAhead& ahe
   return stream_objects(store, {&one, 1}, ahead, [&sink](size_t, uint64_t offset, ByteSpan piece) {
     return sink(offset, piece);
   });
+}
+
+Status in_context(Status status, std::string_view context) {
+  return context.empty() ? status : std::move(status).in(context);
 }
 
 Error promised(Error error) {

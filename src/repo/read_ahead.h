@@ -41,6 +41,9 @@ Status stream_objects(Store& store, std::span<const Streamed> objects, const Rea
 Status stream_object(Store& store, const ObjectRef& object, const ReadAhead& ahead,
                      const std::function<Status(uint64_t offset_bytes, ByteSpan piece)>& sink);
 
+// `status`, its error with the context in front, if there is one.
+Status in_context(Status status, std::string_view context);
+
 // Error of a read of something a commit promises: absence is corruption.
 Error promised(Error error);
 

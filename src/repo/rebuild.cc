@@ -1,7 +1,7 @@
 #include "repo/rebuild.h"
 
 #include <algorithm>
-#include <atomic>
+#include <iterator>
 #include <numeric>
 
 #include "base/parallel.h"
@@ -69,8 +69,13 @@ class Rebuilder {
   Result<Rebuilt> run(const std::vector<size_t>& tensors);
 
  private:
+  bool passes() const {
+    return options_.anchor != nullptr &&
+           (options_.prove_anchor || !options_.anchor->store().traits().local);
+  }
+  Status rebuild_some(const std::vector<size_t>& tensors);
   Status plan(const std::vector<size_t>& tensors);
-  Status rebuild_all();
+  Status rebuild_planned();
   Status rebuild_run(size_t number, unsigned worker);
   Status rebuild_stretch(const Stretch& stretch, ByteSpan words, unsigned worker);
 
@@ -79,8 +84,6 @@ class Rebuilder {
   const BlockSink& sink_;
   std::vector<Stretch> work_;
   std::unique_ptr<AnchorPass> pass_;  // where the base is read run by run
-  uint64_t total_ = 0;
-  std::atomic<uint64_t> done_{0};
   SumTable before_;
   SumTable after_;
   std::vector<std::vector<std::byte>> scratch_;  // of workers
@@ -89,25 +92,24 @@ class Rebuilder {
 
 Status Rebuilder::plan(const std::vector<size_t>& tensors) {
   uint64_t largest = 0;
+  work_.clear();
   for (const size_t tensor : tensors) {
     SILT_ASSIGN(const std::vector<Stretch> stretches,
                 reader_.stretches(tensor, options_.memory_bytes / 4));
     for (const Stretch& stretch : stretches) {
-      total_ += stretch.length_bytes;
       largest = std::max(largest, stretch.length_bytes);
       work_.push_back(stretch);
     }
   }
   // Words, those before the last link, those of the version before that codecs look at, and what a
   // pass has read.
-  const bool local = options_.anchor == nullptr || options_.anchor->store().traits().local;
-  const bool passes = options_.anchor != nullptr && (options_.prove_anchor || !local);
-  const uint64_t run = passes && local ? std::max(largest, kTileBytes) : 0;
-  const unsigned threads = workers_within(reader_.transfers(passes), options_.threads,
+  const bool reads_runs = passes() && options_.anchor->store().traits().local;
+  const uint64_t run = reads_runs ? std::max(largest, kTileBytes) : 0;
+  const unsigned threads = workers_within(reader_.transfers(passes()), options_.threads,
                                           options_.memory_bytes / 2, 4 * largest + run);
   scratch_.resize(threads);
   last_changes_.resize(threads);
-  if (!passes) return {};
+  if (!passes()) return {};
   SILT_ASSIGN(pass_,
               AnchorPass::begin(*options_.anchor, work_,
                                 {threads, options_.memory_bytes / 4, options_.prove_anchor}));
@@ -134,9 +136,7 @@ Status Rebuilder::rebuild_stretch(const Stretch& stretch, ByteSpan words, unsign
     SILT_TRY(sink_(stretch.tensor, offset, block, cursor.changed()));
     if (keeps_last) last.add(block, cursor.before_last_link());
     offset += length;
-    const uint64_t now = done_ += length;
-    SILT_TRY(
-        tell(options_.progress, options_.earlier_bytes + now, options_.earlier_bytes + total_));
+    if (options_.meter != nullptr) SILT_TRY(options_.meter->add(length));
   }
   SILT_TRY(cursor.finish());
   if (last.changed) last.write(reader_.tensors()[stretch.tensor], stretch, options_.back);
@@ -158,7 +158,7 @@ Status Rebuilder::rebuild_run(size_t number, unsigned worker) {
   return {};
 }
 
-Status Rebuilder::rebuild_all() {
+Status Rebuilder::rebuild_planned() {
   const auto threads = static_cast<unsigned>(scratch_.size());
   if (pass_ == nullptr) {
     return parallel_for(work_.size(), threads, [this](uint64_t i, unsigned worker) {
@@ -178,16 +178,33 @@ Status Rebuilder::rebuild_all() {
   });
 }
 
-Result<Rebuilt> Rebuilder::run(const std::vector<size_t>& tensors) {
+Status Rebuilder::rebuild_some(const std::vector<size_t>& tensors) {
   SILT_TRY(plan(tensors));
-  Status status = rebuild_all();
-  // Words that do not fit the chain are noticed before the object they come from is read to its
-  // end; which object is damaged is more than that.
+  Status status = rebuild_planned();
+  // Words that do not fit the chain are noticed before the objects that they come from are read to
+  // their end; which object is damaged is more than that.
   const bool damaged =
       !status && (status.error().code == Code::kMismatch || status.error().code == Code::kCorrupt);
+  if (damaged) SILT_TRY(reader_.arrived(reader_.tensors().size()));
   if (damaged && options_.prove_anchor)
     SILT_TRY(options_.anchor->prove({options_.threads, options_.memory_bytes / 4}));
-  SILT_TRY(std::move(status));
+  return status;
+}
+
+Result<Rebuilt> Rebuilder::run(const std::vector<size_t>& tensors) {
+  std::vector<bool> wanted(reader_.tensors().size());
+  for (const size_t tensor : tensors) wanted[tensor] = true;
+  std::vector<size_t> here;
+  for (size_t known = 0;;) {
+    SILT_ASSIGN(const std::vector<size_t> more, reader_.arrived(known));
+    std::ranges::copy_if(more, std::back_inserter(here), [&](size_t t) { return wanted[t]; });
+    known += more.size();
+    // An anchor is read in the order in which it lies, which only all stretches together show.
+    if (passes() && !more.empty()) continue;
+    if (!here.empty()) SILT_TRY(rebuild_some(here));
+    here.clear();
+    if (more.empty()) break;
+  }
   Rebuilt rebuilt;
   for (size_t t = 0; t < reader_.tensors().size(); ++t) {
     rebuilt.before.push_back(before_[t]);
@@ -207,11 +224,12 @@ Result<ProvenVersion> rebuild_version(Bucket& bucket, const Commit& commit, cons
                                       const RebuildOptions& given, const BlockSink& sink) {
   RebuildOptions options = given;
   SILT_ASSIGN(const Base base, base_from_bucket(bucket, commit, schema.tensors, /*prove=*/false,
-                                                {options.threads, options.memory_bytes, false,
-                                                 options.progress, schema.total_bytes()}));
+                                                {.threads = options.threads,
+                                                 .memory_bytes = options.memory_bytes,
+                                                 .meter = options.meter,
+                                                 .overlap = true}));
   options.anchor = base.anchor;
   options.prove_anchor = base.anchor != nullptr;
-  options.earlier_bytes = base.chain_bytes;
   std::vector<size_t> all(schema.tensors.size());
   std::iota(all.begin(), all.end(), size_t{0});
   SILT_ASSIGN(Rebuilt rebuilt, rebuild(base.reader(schema.tensors), all, options, sink));

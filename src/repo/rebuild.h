@@ -22,7 +22,7 @@ using BlockSink =
 struct RebuildOptions {
   unsigned threads = 0;
   uint64_t memory_bytes = uint64_t{1} << 30;
-  Progress progress = {};
+  Meter* meter = nullptr;  // which expects the tensors' bytes already; borrowed
   // Called from many threads: what one link added to a tensor's sum.
   std::function<void(size_t link, size_t tensor, const Sum128& change)> on_link = {};
   // Is told what the chain's last link changed; it may be null.
@@ -32,7 +32,6 @@ struct RebuildOptions {
   // Proves the anchor's objects by their SHA-256 on the way; REQUIRES: all tensors are read. The
   // sink sees words before that is known, so what it makes must not be used after a failure.
   bool prove_anchor = false;
-  uint64_t earlier_bytes = 0;  // done already, of what `progress` tells
 };
 
 struct Rebuilt {
@@ -40,7 +39,9 @@ struct Rebuilt {
   std::vector<Sum128> after;
 };
 
-// Reads the given tensors of a state through `reader` and hands every block to `sink`, in no order.
+// Reads the given tensors of a state through `reader` and hands every block to `sink`, in no order,
+// those first whose part of the chain is here first. All of the chain is proven when this returns
+// without error.
 Result<Rebuilt> rebuild(const StateReader& reader, const std::vector<size_t>& tensors,
                         const RebuildOptions& options, const BlockSink& sink);
 

@@ -1,6 +1,7 @@
 #include "repo/state.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/parallel.h"
 #include "base/try.h"
@@ -43,6 +44,13 @@ Status CheckpointBytes::read(size_t tensor, uint64_t offset_bytes, MutByteSpan o
 StateReader::StateReader(std::span<const TensorInfo> tensors, const StateBytes& base,
                          const Chain* chain, const StateReader* earlier)
     : tensors_(tensors), base_(base), chain_(chain), earlier_(earlier) {}
+
+Result<std::vector<size_t>> StateReader::arrived(size_t known) const {
+  if (chain_ != nullptr) return chain_->arrived(known);
+  std::vector<size_t> rest(tensors_.size() - known);
+  std::iota(rest.begin(), rest.end(), known);
+  return rest;
+}
 
 bool StateReader::needs_whole(size_t tensor) const {
   if (!touches(tensor)) return false;

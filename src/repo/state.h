@@ -68,6 +68,8 @@ class StateReader {
     const unsigned of_chain = chain_ != nullptr ? chain_->transfers() : 0;
     return has_words ? of_chain : std::max(base_.transfers(), of_chain);
   }
+  // Chain::arrived(): which tensors can be read.
+  Result<std::vector<size_t>> arrived(size_t known) const;
   bool touches(size_t tensor) const { return chain_ != nullptr && chain_->touches(tensor); }
   // kUnsupported if a tensor must be staged whole and is larger than `limit_bytes`.
   Result<std::vector<Stretch>> stretches(size_t tensor, uint64_t limit_bytes) const;

@@ -122,9 +122,9 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, bucket_.history().schema(anchor.schema));
   const std::span<const TensorInfo> tensors = schema->tensors;
   const bool packed = anchor.find(ArtifactKind::kAnchor)->packed;
-  RebuildOptions options{.threads = options_.threads,
-                         .memory_bytes = options_.memory_bytes,
-                         .progress = options_.progress};
+  Meter meter(options_.progress, schema->total_bytes());
+  RebuildOptions options{
+      .threads = options_.threads, .memory_bytes = options_.memory_bytes, .meter = &meter};
   std::unique_ptr<StateBytes> bytes = std::make_unique<ZeroBytes>();
   if (!packed) {
     SILT_ASSIGN(std::unique_ptr<AnchorBytes> plain,
@@ -133,10 +133,12 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
     options.anchor = plain.get();
     bytes = std::move(plain);
   }
-  SILT_ASSIGN(const Chain chain, Chain::load(bucket_.store(), links, tensors,
-                                             {options_.threads, options_.memory_bytes / 4},
-                                             packed ? &anchor : nullptr));
-  std::vector<std::vector<Sum128>> changes(chain.links(), std::vector<Sum128>(tensors.size()));
+  SILT_ASSIGN(const std::unique_ptr<const Chain> chain,
+              Chain::load(bucket_.store(), links, tensors,
+                          {options_.threads, options_.memory_bytes / 4, &meter,
+                           bucket_.tuning.overlap_bytes},
+                          packed ? &anchor : nullptr));
+  std::vector<std::vector<Sum128>> changes(chain->links(), std::vector<Sum128>(tensors.size()));
   std::mutex mutex;
   options.on_link = [&](size_t link, size_t tensor, const Sum128& change) {
     const std::lock_guard lock(mutex);
@@ -144,7 +146,7 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
   };
   std::vector<size_t> all(tensors.size());
   for (size_t t = 0; t < all.size(); ++t) all[t] = t;
-  const StateReader reader(tensors, *bytes, &chain);
+  const StateReader reader(tensors, *bytes, chain.get());
   SILT_ASSIGN(
       const Rebuilt rebuilt,
       rebuild(reader, all, options, [](size_t, uint64_t, ByteSpan, bool) -> Status { return {}; }));

@@ -43,7 +43,8 @@ class RemoteStore : public Store {
   }
   Status read(std::string_view name, uint64_t offset, std::span<std::byte> out) override {
     const Visit visit(*this, "read", name, out.size());
-    return inner_->read(name, offset, out);
+    const Status status = inner_->read(name, offset, out);
+    return status && on_read ? on_read(name, offset, out) : status;
   }
   Result<std::string> read_all(std::string_view name, uint64_t limit_bytes) override {
     const Visit visit(*this, "read_all", name, 0);
@@ -108,6 +109,8 @@ class RemoteStore : public Store {
   }
 
   bool waits = false;
+  // Called within each read, which it may change or fail.
+  std::function<Status(std::string_view name, uint64_t offset, std::span<std::byte> out)> on_read;
   // Called within each create; an error is what it returns.
   std::function<Status(std::string_view name)> on_create;
   // Called within each wait.

@@ -102,9 +102,9 @@ TEST(ForeignGrid, ColumnTilesAreRebuilt) {
   link.artifacts.push_back(made.artifact(key));
 
   const std::span<const TensorInfo> tensors(&kInfo, 1);
-  const Result<Chain> chain = Chain::load(store, {link}, tensors, {});
+  const Result<std::unique_ptr<const Chain>> chain = Chain::load(store, {link}, tensors, {});
   ASSERT_TRUE(chain) << chain.error().message;
-  const StateReader reader(tensors, before, &*chain);
+  const StateReader reader(tensors, before, chain->get());
   std::vector<std::byte> found(kInfo.size_bytes);
   const Result<Rebuilt> rebuilt =
       rebuild(reader, {0}, {}, [&](size_t, uint64_t offset, ByteSpan words, bool) -> Status {

@@ -50,9 +50,9 @@ TEST(LargeTensor, ChangesBeyond31BitsTravel) {
 
   Commit link;
   link.artifacts.push_back(outcome->artifact);
-  const Result<Chain> chain = Chain::load(store, {link}, tensors, {});
+  const Result<std::unique_ptr<const Chain>> chain = Chain::load(store, {link}, tensors, {});
   ASSERT_TRUE(chain) << chain.error().message;
-  const StateReader rebuilt(tensors, before, &*chain);
+  const StateReader rebuilt(tensors, before, chain->get());
   const Result<Rebuilt> sums = rebuild(
       rebuilt, {0}, {}, [&](size_t, uint64_t offset, ByteSpan words, bool changed) -> Status {
         if (!changed) return {};

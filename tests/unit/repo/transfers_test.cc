@@ -355,29 +355,31 @@ TEST_F(TransfersTest, PacksBeyondTheMemoryAreIndexedAsTheyPass) {
   const Commit link = *as_bucket(*repository).history().read("main", 1);
   const auto tensors = *repository->tensors(link.version());
   const uint64_t bytes = link.find(ArtifactKind::kDelta)->bytes;
-  const Chain kept = *Chain::load(remote_, {link}, tensors, {1, bytes});
+  const auto kept = *Chain::load(remote_, {link}, tensors, {1, bytes});
   remote_->clear();
-  const Result<Chain> chain = Chain::load(remote_, {link}, tensors, {1, bytes - 1});
-  ASSERT_TRUE(chain) << chain.error().message;
+  const Result<std::unique_ptr<const Chain>> loaded =
+      Chain::load(remote_, {link}, tensors, {1, bytes - 1});
+  ASSERT_TRUE(loaded) << loaded.error().message;
+  const std::unique_ptr<const Chain>& chain = *loaded;
   EXPECT_EQ(remote_->count(), 1U);
   EXPECT_EQ(chain->transfers(), kTransfers);
-  EXPECT_EQ(kept.transfers(), 0U);
+  EXPECT_EQ(kept->transfers(), 0U);
   for (size_t t = 0; t < tensors.size(); ++t) {
-    ASSERT_EQ(chain->pieces(t).size(), kept.pieces(t).size());
-    for (size_t i = 0; i < kept.pieces(t).size(); ++i) {
+    ASSERT_EQ(chain->pieces(t).size(), kept->pieces(t).size());
+    for (size_t i = 0; i < kept->pieces(t).size(); ++i) {
       std::vector<std::byte> read;
       std::vector<std::byte> unused;
       ASSERT_TRUE(chain->read(chain->pieces(t)[i], &read));
-      EXPECT_TRUE(std::ranges::equal(read, *kept.read(kept.pieces(t)[i], &unused)));
+      EXPECT_TRUE(std::ranges::equal(read, *kept->read(kept->pieces(t)[i], &unused)));
     }
   }
   EXPECT_GT(remote_->count(), 1U);
   // A replica with so little memory stages the same words.
-  TinyModel loaded;
+  TinyModel copy;
   LoadOptions little;
   little.memory_bytes = 4 * (bytes - 1);
-  ASSERT_TRUE(repository->load(link.version(), loaded.views(), little));
-  EXPECT_EQ(loaded, model_);
+  ASSERT_TRUE(repository->load(link.version(), copy.views(), little));
+  EXPECT_EQ(copy, model_);
 }
 
 TEST_F(TransfersTest, OneVersionCostsAFollowerThreeRequests) {
