@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """Publishing to and fetching from an S3 server, beside `aws s3 cp` of the same bytes and one conditional PUT.
 
-usage: stores.py [--mib 100] [--rounds 5] [--build build]
+usage: stores.py [--mib 100] [--rounds 5] [--rate MIB] [--build build]
 
-A Ceph gateway with its objects in memory runs on loopback (tests/servers). A model of which a third changes in
-nearly every word makes a delta of about --mib MiB. Each round, taking turns who goes first:
+A Ceph gateway with its objects in memory runs on loopback (tests/servers). A model of 33 tensors, of which a third changes
+in nearly every word, makes a delta of about --mib MiB. Each round, taking turns who goes first:
   publish   `siltstone publish` of one step, with its base in the cache on disk
   up        `aws s3 cp` of a file of as many bytes as that delta has
   fetch     the objects of that step are fetched and proven by SHA-256 (bench/stores/fetch.cc, its own time)
   apply     a replica in memory takes that step: fetch again, decode, prove, apply (the same)
+  waited    the same where decoding waits for all of the delta; "overlap" is its ratio to apply
   down      `aws s3 cp` of the same file back
   pull      `siltstone pull` of that step into a folder, which writes the whole model anew
 Wall time of whole commands where not said otherwise, so interpreter start is in aws's; what `aws --version` takes is
-printed beside, and "fetch ratio" is taken without it.
+printed beside, and "fetch ratio" is taken without it. --rate limits fetch, apply and waited to so many MiB/s.
 """
 
 import argparse
@@ -33,6 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from servers.ceph import Ceph  # noqa: E402 - found through the path above
 
 ROW = 4096
+STEPPING = 32  # tensors
 
 
 def words_of(mebibytes, seed):
@@ -44,10 +46,14 @@ def words_of(mebibytes, seed):
 
 
 def write_model(folder, frozen, moving):
-    """Two tensors, of which a step changes the second alone, so that the delta is far below half the model."""
+    """A step changes the moving tensors alone, so that the delta is far below half the model."""
     folder.mkdir()
     header, at = {}, 0
-    for name, words in (("frozen", frozen), ("moving", moving)):
+    rows = len(moving) // 2 // ROW
+    cuts = [rows * i // STEPPING * 2 * ROW for i in range(STEPPING + 1)]
+    tensors = [("frozen", frozen)]
+    tensors += [(f"moving.{i:02}", moving[begin:end]) for i, (begin, end) in enumerate(zip(cuts, cuts[1:]))]
+    for name, words in tensors:
         header[name] = {"dtype": "BF16", "shape": [len(words) // 2 // ROW, ROW], "data_offsets": [at, at + len(words)]}
         at += len(words)
     text = json.dumps(header).encode()
@@ -85,7 +91,7 @@ class Bench:
 
     def fetch(self, url):
         program = ROOT / self.options.build / "bench/stores/fetch"
-        return map(float, seconds([program, url, "main@0", "main@1"], self.env)[1].split())
+        return map(float, seconds([program, url, "main@0", "main@1", self.options.rate << 20], self.env)[1].split())
 
     def aws(self, *words):
         return seconds(["aws", "s3", "cp", "--only-show-errors", *words], self.env)[0]
@@ -105,15 +111,15 @@ class Bench:
         report = json.loads(report)
         assert report["kind"] == "delta" and not report["anchor_written"]
         start = seconds(["aws", "--version"], self.env)[0]
-        (fetch, apply), down = in_turn(number, lambda: self.fetch(url),
+        (fetch, apply, waited), down = in_turn(number, lambda: self.fetch(url),
                               lambda: self.aws(f"s3://bench/flat{number}", down_to))
         pull = self.siltstone("pull", url, replica)[0]
         for folder in (*models, replica):
             shutil.rmtree(folder)
         share = report["bytes_written"] / flat.stat().st_size
-        self.rows.append({"mib": report["bytes_written"] / 2**20, "publish": publish, "up": up, "fetch": fetch, "apply": apply,
+        self.rows.append({"mib": report["bytes_written"] / 2**20, "publish": publish, "up": up, "fetch": fetch, "apply": apply, "waited": waited,
                           "down": down, "pull": pull, "publish ratio": up * share / publish,
-                          "fetch ratio": (down - start) * share / fetch})
+                          "fetch ratio": (down - start) * share / fetch, "overlap": waited / apply})
         print("  ".join(f"{name} {value:.2f}" for name, value in self.rows[-1].items()), flush=True)
 
     def run(self):
@@ -133,6 +139,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=100, help="of a delta")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rate", type=int, default=0, help="MiB per second; 0: no limit")
     parser.add_argument("--build", default="build")
     options = parser.parse_args()
     with Ceph() as ceph, tempfile.TemporaryDirectory(prefix="siltstone-bench-") as work:
