@@ -57,6 +57,31 @@ class Staged {
   virtual double seconds() const = 0;
 };
 
+// Elements of a checkpoint tensor that lie in a regular pattern somewhere else: for r < rows and
+// c < columns, element source_begin + r * source_row_stride + c * source_column_stride of the
+// tensor is element destination_begin + r * destination_row_stride + c * destination_column_stride
+// of the destination. The tensor's elements are counted row-major; strides of one row or column are
+// unused. Columns lie within a row of the source: (columns - 1) * source_column_stride <
+// source_row_stride.
+struct SlotTile {
+  uint64_t source_begin = 0;
+  uint64_t destination_begin = 0;
+  uint64_t rows = 1;
+  uint64_t columns = 1;
+  uint64_t source_row_stride = 0;
+  uint64_t source_column_stride = 1;
+  uint64_t destination_row_stride = 0;
+  uint64_t destination_column_stride = 1;
+};
+
+// Where elements of a checkpoint tensor live in an engine: in a parameter that may hold other
+// tensors too (fused, stacked), or hold them in another order. An element may have several places.
+struct Slot {
+  std::string tensor;
+  std::span<std::byte> destination;  // elements of the tensor's dtype
+  std::vector<SlotTile> tiles;
+};
+
 class Replica {
  public:
   virtual ~Replica() = default;
@@ -72,6 +97,11 @@ class Replica {
   // kMismatch). They must outlive the replica; nobody else may write to them.
   static Result<std::unique_ptr<Replica>> adopt(std::vector<MutTensorView> tensors,
                                                 const Version& at);
+
+  // The same for tensors that lie in slots, which together must hold every element of `tensors`,
+  // the version's (Repository::tensors), and no byte twice: kInvalidArgument.
+  static Result<std::unique_ptr<Replica>> adopt(std::vector<TensorInfo> tensors,
+                                                std::vector<Slot> slots, const Version& at);
 
   // Empty for a folder that holds nothing yet.
   virtual std::optional<Version> version() const = 0;

@@ -57,6 +57,50 @@ std::unique_ptr<PyReplica> adopt(const nb::list& names, const nb::list& dtypes,
   return std::make_unique<PyReplica>(std::move(replica), std::move(write.arrays));
 }
 
+using TileRows = nb::ndarray<const uint64_t, nb::shape<-1, 8>, nb::c_contig, nb::device::cpu>;
+
+SlotTile tile_of(const uint64_t* row) {
+  return {.source_begin = row[0],
+          .destination_begin = row[1],
+          .rows = row[2],
+          .columns = row[3],
+          .source_row_stride = row[4],
+          .source_column_stride = row[5],
+          .destination_row_stride = row[6],
+          .destination_column_stride = row[7]};
+}
+
+// `slots`: tuples of the tensor's name, the place of its memory among `destinations`, which are
+// arrays of bytes, and its tiles, whose rows have the fields of SlotTile in their order.
+std::unique_ptr<PyReplica> adopt_slots(Repository& repository, const Version& at,
+                                       const nb::list& slots, const nb::list& destinations) {
+  nb::list names;
+  nb::list dtypes;
+  for (size_t i = 0; i < nb::len(destinations); ++i) {
+    names.append("destination " + std::to_string(i));
+    dtypes.append("U8");
+  }
+  WriteTensors memory = write_tensors(names, dtypes, destinations);
+  std::vector<Slot> wanted;
+  wanted.reserve(nb::len(slots));
+  for (const nb::handle& item : slots) {
+    const auto slot = nb::cast<nb::tuple>(item);
+    const auto destination = nb::cast<size_t>(slot[1]);
+    if (destination >= memory.views.size())
+      throw Failure{{Code::kInvalidArgument, "a slot names a destination that is not given"}};
+    wanted.push_back({nb::cast<std::string>(slot[0]), memory.views[destination].bytes, {}});
+    const auto tiles = nb::cast<TileRows>(slot[2]);
+    for (size_t row = 0; row < tiles.shape(0); ++row)
+      wanted.back().tiles.push_back(tile_of(tiles.data() + row * 8));
+  }
+  auto replica = call(nb::none(), [&](const Progress&) -> Result<std::unique_ptr<Replica>> {
+    Result<std::vector<TensorInfo>> tensors = repository.tensors(at);
+    if (!tensors) return std::move(tensors).error();
+    return Replica::adopt(*std::move(tensors), std::move(wanted), at);
+  });
+  return std::make_unique<PyReplica>(std::move(replica), std::move(memory.arrays));
+}
+
 std::unique_ptr<PyReplica> open_folder(const std::string& folder, Repository& repository) {
   auto replica =
       call(nb::none(), [&](const Progress&) { return Replica::open(folder, repository); });
@@ -208,6 +252,7 @@ void bind_replica(nb::module_& module) {
 
   nb::class_<PyReplica>(module, "Replica")
       .def_static("adopt", &adopt, "names"_a, "dtypes"_a, "arrays"_a, "at"_a)
+      .def_static("adopt_slots", &adopt_slots, "repository"_a, "at"_a, "slots"_a, "destinations"_a)
       .def_static("open", &open_folder, "folder"_a, "repository"_a)
       .def_prop_ro("version", [](PyReplica& r) { return r.replica().version(); })
       .def("stage", &stage, "repository"_a, "target"_a, "repair"_a, "threads"_a, "memory_bytes"_a,

@@ -9,6 +9,7 @@
 #include "base/parallel.h"
 #include "base/try.h"
 #include "delta/diff.h"
+#include "replica/overwrite.h"
 #include "repo/base.h"
 #include "repo/plan.h"
 #include "repo/rebuild.h"
@@ -23,54 +24,27 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // The live tensors as a base.
 class LiveBytes final : public StateBytes {
  public:
-  explicit LiveBytes(const std::vector<MutTensorView>& views) : views_(views) {}
+  explicit LiveBytes(const std::vector<Placement>& places) : places_(places) {}
   Status read(size_t tensor, uint64_t offset_bytes, MutByteSpan out) const override {
-    std::memcpy(out.data(), views_[tensor].bytes.data() + offset_bytes, out.size());
+    places_[tensor].gather(offset_bytes, out);
     return {};
   }
-  ByteSpan resident(size_t tensor) const override { return views_[tensor].bytes; }
+  ByteSpan resident(size_t tensor) const override { return places_[tensor].resident(); }
 
  private:
-  const std::vector<MutTensorView>& views_;
+  const std::vector<Placement>& places_;
 };
 
-// Words to be written into one block of a tensor.
-struct Overwrite {
-  size_t tensor = 0;
-  uint64_t offset_bytes = 0;
-  std::vector<uint16_t> positions;
-  std::vector<uint64_t> run_ends;
-  std::vector<std::byte> words;
-
-  uint64_t memory_bytes() const {
-    return positions.size() * sizeof(uint16_t) + words.size() + run_ends.size() * sizeof(uint64_t);
+// The tensors as whole slots.
+std::vector<Slot> slots_of(const std::vector<MutTensorView>& views) {
+  std::vector<Slot> slots;
+  for (const MutTensorView& view : views) {
+    SlotTile all;
+    all.columns = view.bytes.size() / dtype_info(view.dtype).word_bytes;
+    slots.push_back({view.name, view.bytes, {}});
+    if (all.columns > 0) slots.back().tiles.push_back(all);
   }
-};
-
-template <class Word>
-void scatter(const Overwrite& overwrite, std::byte* block) {
-  const std::byte* word = overwrite.words.data();
-  uint64_t begin = 0;
-  for (size_t run = 0; run < overwrite.run_ends.size(); ++run) {
-    std::byte* base = block + run * kRunElements * sizeof(Word);
-    for (uint64_t i = begin; i < overwrite.run_ends[run]; ++i, word += sizeof(Word)) {
-      std::memcpy(base + uint64_t{overwrite.positions[i]} * sizeof(Word), word, sizeof(Word));
-    }
-    begin = overwrite.run_ends[run];
-  }
-}
-
-void write(const Overwrite& overwrite, unsigned word_bytes, std::byte* block) {
-  switch (word_bytes) {
-    case 1:
-      return scatter<uint8_t>(overwrite, block);
-    case 2:
-      return scatter<uint16_t>(overwrite, block);
-    case 4:
-      return scatter<uint32_t>(overwrite, block);
-    default:
-      return scatter<uint64_t>(overwrite, block);
-  }
+  return slots;
 }
 
 }  // namespace
@@ -93,9 +67,7 @@ struct MemoryReplica::Change final : Staged {
 
 Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<MutTensorView> tensors,
                                                       const Version& at) {
-  auto replica = std::unique_ptr<MemoryReplica>(new MemoryReplica());
-  std::sort(tensors.begin(), tensors.end(),
-            [](const MutTensorView& x, const MutTensorView& y) { return x.name < y.name; });
+  std::vector<TensorInfo> infos;
   for (const MutTensorView& view : tensors) {
     const std::optional<uint64_t> size = tensor_size_bytes(view.dtype, view.shape);
     if (!size || *size != view.bytes.size()) {
@@ -106,21 +78,48 @@ Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<MutTensorView>
     if (view.device.kind != Device::kCpu) {
       return Error{Code::kUnsupported, "tensor '" + view.name + "' is not in host memory"};
     }
-    if (!replica->tensors_.empty() && replica->tensors_.back().name == view.name) {
-      return Error{Code::kInvalidArgument, "tensor '" + view.name + "' is given twice"};
-    }
-    replica->tensors_.push_back({view.name, view.dtype, view.shape, *size});
+    infos.push_back({view.name, view.dtype, view.shape, *size});
   }
-  replica->views_ = std::move(tensors);
-  const LiveBytes live(replica->views_);
-  SILT_ASSIGN(replica->sums_, sum_all(replica->tensors_, live, 0));
-  const std::string root = state_root(state_rows(replica->tensors_, replica->sums_));
+  return adopt(std::move(infos), slots_of(tensors), at);
+}
+
+Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<TensorInfo> tensors,
+                                                      std::vector<Slot> slots, const Version& at) {
+  auto replica = std::unique_ptr<MemoryReplica>(new MemoryReplica());
+  std::ranges::sort(tensors, {}, &TensorInfo::name);
+  std::ranges::stable_sort(slots, {}, &Slot::tensor);
+  auto slot = slots.begin();
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    const TensorInfo& info = tensors[t];
+    if (t > 0 && tensors[t - 1].name == info.name)
+      return Error{Code::kInvalidArgument, "tensor '" + info.name + "' is given twice"};
+    std::vector<Placement::Part> parts;
+    for (; slot != slots.end() && slot->tensor <= info.name; ++slot) {
+      if (slot->tensor != info.name) break;
+      for (const SlotTile& tile : slot->tiles) parts.push_back({tile, slot->destination});
+    }
+    SILT_ASSIGN(Placement place, Placement::make(info, std::move(parts)));
+    replica->places_.push_back(std::move(place));
+  }
+  if (slot != slots.end()) {
+    return Error{Code::kMismatch,
+                 at.id.name() + " has no tensor '" + slot->tensor + "', which has a slot"};
+  }
+  SILT_TRY(check_apart(replica->places_));
+  replica->tensors_ = std::move(tensors);
+  SILT_TRY(replica->find_sums(at));
+  return std::unique_ptr<Replica>(std::move(replica));
+}
+
+Status MemoryReplica::find_sums(const Version& at) {
+  SILT_ASSIGN(sums_, sum_all(tensors_, LiveBytes(places_), 0));
+  const std::string root = state_root(state_rows(tensors_, sums_));
   if (root != at.root) {
     return Error{Code::kMismatch, "the tensors do not hold " + at.id.name() + ": their root is " +
                                       root + ", expected " + at.root};
   }
-  replica->version_ = at;
-  return std::unique_ptr<Replica>(std::move(replica));
+  version_ = at;
+  return {};
 }
 
 Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, const Version& target,
@@ -141,7 +140,7 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   std::optional<Base> base;
   if (!options.repair) {
     KnownState known;
-    known.bytes = std::make_unique<LiveBytes>(views_);
+    known.bytes = std::make_unique<LiveBytes>(places_);
     known.sums = sums_;
     known.root = version_.root;
     known.back = back_;
@@ -154,26 +153,33 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   auto change = std::make_unique<Change>();
   std::mutex mutex;
   const BlockSink compare = [&](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
-    const ByteSpan was = live.resident(tensor).subspan(offset, words.size());
-    if (words.data() == was.data()) return {};
+    thread_local std::vector<std::byte> gathered;
     thread_local ChangeList list;
-    list.clear(word_matrix(tensors_[tensor]).word_bytes);
+    const Placement& place = places_[tensor];
+    ByteSpan was = place.resident();
+    if (was.empty()) {
+      gathered.resize(words.size());
+      place.gather(offset, gathered);
+      was = gathered;
+    } else {
+      was = was.subspan(offset, words.size());
+      if (words.data() == was.data()) return {};
+    }
+    list.clear(place.word_bytes());
     list.append(words, was);
-    if (list.changed() == 0) return {};
-    Overwrite overwrite{tensor,
-                        offset,
-                        {list.positions().begin(), list.positions().end()},
-                        {list.run_ends().begin(), list.run_ends().end()},
-                        {list.words().begin(), list.words().end()}};
+    std::vector<Overwrite> found;
+    add_overwrites(place, offset, list, &found);
+    uint64_t memory_bytes = 0;
+    for (const Overwrite& overwrite : found) memory_bytes += overwrite.memory_bytes();
     const std::lock_guard lock(mutex);
     change->changed += list.changed();
-    change->memory_bytes += overwrite.memory_bytes();
+    change->memory_bytes += memory_bytes;
     if (change->memory_bytes > options.memory_bytes) {
       return Error{Code::kUnsupported, "staging " + commit.id.name() + " needs more than " +
                                            format_bytes(options.memory_bytes) +
                                            " of memory; allow more"};
     }
-    change->overwrites.push_back(std::move(overwrite));
+    std::ranges::move(found, std::back_inserter(change->overwrites));
     return {};
   };
   std::vector<size_t> all(tensors_.size());
@@ -216,9 +222,7 @@ CommitReport MemoryReplica::commit(std::unique_ptr<Staged> staged) {
   // Plain stores into memory that is known to be there: nothing here can fail half-way.
   CommitReport report;
   report.status = parallel_for(change.overwrites.size(), 0, [&](uint64_t i, unsigned) -> Status {
-    const Overwrite& overwrite = change.overwrites[i];
-    write(overwrite, word_matrix(tensors_[overwrite.tensor]).word_bytes,
-          views_[overwrite.tensor].bytes.data() + overwrite.offset_bytes);
+    change.overwrites[i].write();
     return {};
   });
   sums_ = std::move(change.sums);

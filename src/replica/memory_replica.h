@@ -1,7 +1,7 @@
-// A replica in the caller's own memory.
+// A replica in the caller's own memory, whose tensors lie whole or in slots.
 //
-// Staging computes, block by block, which words will be overwritten and by what; commit writes
-// them.
+// Staging computes, block by block, which words will be overwritten, where and by what; commit
+// writes them.
 #pragma once
 
 #include <memory>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "delta/digest.h"
+#include "replica/placement.h"
 #include "repo/state.h"
 #include "repo/way_back.h"
 #include "siltstone/replica.h"
@@ -19,6 +20,8 @@ class MemoryReplica final : public Replica {
  public:
   static Result<std::unique_ptr<Replica>> adopt(std::vector<MutTensorView> tensors,
                                                 const Version& at);
+  static Result<std::unique_ptr<Replica>> adopt(std::vector<TensorInfo> tensors,
+                                                std::vector<Slot> slots, const Version& at);
 
   std::optional<Version> version() const override { return version_; }
   Result<std::unique_ptr<Staged>> stage(Repository& repository, const Version& target,
@@ -28,9 +31,10 @@ class MemoryReplica final : public Replica {
  private:
   struct Change;
   MemoryReplica() = default;
+  Status find_sums(const Version& at);
 
-  std::vector<MutTensorView> views_;  // sorted by name
-  std::vector<TensorInfo> tensors_;
+  std::vector<TensorInfo> tensors_;  // sorted by name
+  std::vector<Placement> places_;    // theirs
   std::vector<Sum128> sums_;
   Version version_;
   std::optional<WayBack> back_;

@@ -27,4 +27,9 @@ Result<std::unique_ptr<Replica>> Replica::adopt(std::vector<MutTensorView> tenso
   return MemoryReplica::adopt(std::move(tensors), at);
 }
 
+Result<std::unique_ptr<Replica>> Replica::adopt(std::vector<TensorInfo> tensors,
+                                                std::vector<Slot> slots, const Version& at) {
+  return MemoryReplica::adopt(std::move(tensors), std::move(slots), at);
+}
+
 }  // namespace siltstone
