@@ -89,22 +89,23 @@ Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<TensorInfo> te
   std::ranges::sort(tensors, {}, &TensorInfo::name);
   std::ranges::stable_sort(slots, {}, &Slot::tensor);
   auto slot = slots.begin();
+  const auto unknown = [&] {
+    return Error{Code::kMismatch,
+                 at.id.name() + " has no tensor '" + slot->tensor + "', which has a slot"};
+  };
   for (size_t t = 0; t < tensors.size(); ++t) {
     const TensorInfo& info = tensors[t];
     if (t > 0 && tensors[t - 1].name == info.name)
       return Error{Code::kInvalidArgument, "tensor '" + info.name + "' is given twice"};
+    if (slot != slots.end() && slot->tensor < info.name) return unknown();
     std::vector<Placement::Part> parts;
-    for (; slot != slots.end() && slot->tensor <= info.name; ++slot) {
-      if (slot->tensor != info.name) break;
+    for (; slot != slots.end() && slot->tensor == info.name; ++slot) {
       for (const SlotTile& tile : slot->tiles) parts.push_back({tile, slot->destination});
     }
     SILT_ASSIGN(Placement place, Placement::make(info, std::move(parts)));
     replica->places_.push_back(std::move(place));
   }
-  if (slot != slots.end()) {
-    return Error{Code::kMismatch,
-                 at.id.name() + " has no tensor '" + slot->tensor + "', which has a slot"};
-  }
+  if (slot != slots.end()) return unknown();
   SILT_TRY(check_apart(replica->places_));
   replica->tensors_ = std::move(tensors);
   SILT_TRY(replica->find_sums(at));
@@ -131,7 +132,7 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   if (schema->tensors != tensors_) {
     return Error{Code::kMismatch, commit.id.name() + " has other tensors than this replica"};
   }
-  const LiveBytes live(views_);
+  const LiveBytes live(places_);
   Meter meter(options.progress, schema->total_bytes());
   const BaseOptions base_options{.threads = options.threads,
                                  .memory_bytes = options.memory_bytes,

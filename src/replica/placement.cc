@@ -257,7 +257,7 @@ Status check_apart(std::span<const Placement> placements) {
   }
   std::ranges::sort(ranges, {}, &Range::begin);
   for (size_t first = 0, last = 0; first < ranges.size(); first = last) {
-    const std::byte* end = ranges[first].end;
+    uint64_t end = ranges[first].end;
     for (last = first + 1; last < ranges.size() && ranges[last].begin < end; ++last)
       end = std::max(end, ranges[last].end);
     const bool alone = last == first + 1 && ranges[first].part->tile.rows == 1 &&
