@@ -112,6 +112,7 @@ struct CheckoutReport {
 };
 
 struct LoadOptions {
+  bool some = false;  // the memory is for some of the tensors; the others are read all the same
   unsigned threads = 0;
   uint64_t memory_bytes = uint64_t{1} << 30;
   Progress progress;
@@ -208,9 +209,12 @@ class Repository {
 
   // What a version holds, sorted by name.
   virtual Result<std::vector<TensorInfo>> tensors(const Version& version) = 0;
-  // Rebuilds a version into the caller's memory: all its tensors, in any order, proven when this
-  // returns. kMismatch, before anything is written, if names, dtypes or shapes are others. After
-  // any other failure the tensors' content is unspecified.
+  // Their digests, in the same order, 32 hexadecimal digits each (docs/format/digest.md), from the
+  // bucket's records: proven to give the version's root, without reading words of an anchor.
+  virtual Result<std::vector<std::string>> digests(const Version& version) = 0;
+  // Rebuilds a version into the caller's memory: all its tensors (or LoadOptions::some), in any
+  // order, proven when this returns. kMismatch, before anything is written, if names, dtypes or
+  // shapes are others. After any other failure the tensors' content is unspecified.
   virtual Result<LoadReport> load(const Version& version, std::vector<MutTensorView> tensors,
                                   const LoadOptions& options) = 0;
 
@@ -224,6 +228,9 @@ class Repository {
   virtual Status branch(std::string_view name, const Version& version) = 0;
   virtual Result<std::vector<RefInfo>> branches() = 0;
 };
+
+// The digest of a tensor's bytes, as Repository::digests tells it.
+std::string tensor_digest(std::span<const std::byte> bytes);
 
 // What differs between two checkpoints on disk or in memory.
 Result<DiffReport> diff_checkpoints(const Checkpoint& from, const Checkpoint& to,

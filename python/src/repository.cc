@@ -138,12 +138,16 @@ nb::list tensors_of(Repository& repository, const Version& version) {
   return out;
 }
 
+std::vector<std::string> digests_of(Repository& repository, const Version& version) {
+  return call(nb::none(), [&](const Progress&) { return repository.digests(version); });
+}
+
 LoadReport load(Repository& repository, const Version& version, const nb::list& names,
-                const nb::list& dtypes, const nb::list& arrays, unsigned threads,
+                const nb::list& dtypes, const nb::list& arrays, bool some, unsigned threads,
                 uint64_t memory_bytes, const nb::object& progress) {
   const WriteTensors write = write_tensors(names, dtypes, arrays);
   return call(progress, [&](const Progress& meter) {
-    return repository.load(version, write.views, {threads, memory_bytes, meter});
+    return repository.load(version, write.views, {some, threads, memory_bytes, meter});
   });
 }
 
@@ -221,10 +225,11 @@ void bind_repository(nb::module_& module) {
                         const Version& version) { quick([&] { return r.branch(name, version); }); })
       .def("branches", [](Repository& r) { return dict_of(quick([&] { return r.branches(); })); })
       .def("tensors", &tensors_of, "version"_a)
+      .def("digests", &digests_of, "version"_a)
       .def("publish_tensors", &publish_tensors, "names"_a, "dtypes"_a, "arrays"_a, "f32_as_bf16"_a,
            "companions"_a, "retained"_a.none(), "progress"_a.none(), "options"_a)
       .def("publish_files", &publish_files, "path"_a, "progress"_a.none(), "options"_a)
-      .def("load", &load, "version"_a, "names"_a, "dtypes"_a, "arrays"_a, "threads"_a,
+      .def("load", &load, "version"_a, "names"_a, "dtypes"_a, "arrays"_a, "some"_a, "threads"_a,
            "memory_bytes"_a, "progress"_a.none())
       .def("checkout", &checkout, "version"_a, "folder"_a, "replace"_a, "threads"_a,
            "memory_bytes"_a, "progress"_a.none())

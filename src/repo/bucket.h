@@ -40,6 +40,7 @@ class Bucket final : public Repository {
   Result<CheckoutReport> checkout(const Version& version, const std::filesystem::path& folder,
                                   const CheckoutOptions& options) override;
   Result<std::vector<TensorInfo>> tensors(const Version& version) override;
+  Result<std::vector<std::string>> digests(const Version& version) override;
   Result<LoadReport> load(const Version& version, std::vector<MutTensorView> tensors,
                           const LoadOptions& options) override;
   Result<DiffReport> diff(const Version& from, const Version& to,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/try.h"
+#include "repo/base.h"
 #include "repo/bucket.h"
 #include "repo/rebuild.h"
 
@@ -14,27 +15,32 @@ Error mismatch(const Commit& commit, const std::string& problem) {
   return {Code::kMismatch, commit.id.name() + " cannot be loaded into these tensors: " + problem};
 }
 
-// Sorts `views` and compares them with the version's tensors, which are sorted.
-Status match(const Commit& commit, const std::vector<TensorInfo>& tensors,
-             std::vector<MutTensorView>* views) {
+// Where the version's tensors, which are sorted, go: each to its view, or nowhere.
+Result<std::vector<const MutTensorView*>> match(const Commit& commit,
+                                                const std::vector<TensorInfo>& tensors, bool some,
+                                                std::vector<MutTensorView>* views) {
   std::ranges::sort(*views, {}, &MutTensorView::name);
-  for (size_t i = 0; i < std::max(views->size(), tensors.size()); ++i) {
-    const MutTensorView* view = i < views->size() ? &(*views)[i] : nullptr;
-    const TensorInfo* info = i < tensors.size() ? &tensors[i] : nullptr;
-    if (info == nullptr || (view != nullptr && view->name < info->name))
-      return mismatch(commit, "it has no tensor '" + view->name + "'");
-    if (view == nullptr || info->name < view->name)
-      return mismatch(commit, "its tensor '" + info->name + "' is not among them");
-    if (view->dtype != info->dtype || view->shape != info->shape)
-      return mismatch(commit, "tensor '" + info->name + "' has another dtype or shape");
+  std::vector<const MutTensorView*> out(tensors.size());
+  auto view = views->begin();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorInfo& info = tensors[i];
+    if (view != views->end() && view->name < info.name) break;
+    if (view == views->end() || info.name < view->name) {
+      if (some) continue;
+      return mismatch(commit, "its tensor '" + info.name + "' is not among them");
+    }
+    if (view->dtype != info.dtype || view->shape != info.shape)
+      return mismatch(commit, "tensor '" + info.name + "' has another dtype or shape");
     if (view->device.kind != Device::kCpu)
       return Error{Code::kUnsupported, "tensor '" + view->name + "' is not in host memory"};
-    if (view->bytes.size() != info->size_bytes)
+    if (view->bytes.size() != info.size_bytes)
       return Error{Code::kInvalidArgument, "tensor '" + view->name + "' has " +
                                                std::to_string(view->bytes.size()) +
                                                " bytes, which its dtype and shape do not give"};
+    out[i] = &*view++;
   }
-  return {};
+  if (view != views->end()) return mismatch(commit, "it has no tensor '" + view->name + "'");
+  return out;
 }
 
 }  // namespace
@@ -45,20 +51,37 @@ Result<std::vector<TensorInfo>> Bucket::tensors(const Version& version) {
   return schema->tensors;
 }
 
+Result<std::vector<std::string>> Bucket::digests(const Version& version) {
+  SILT_ASSIGN(const Commit commit, history_.read(version.id));
+  SILT_ASSIGN(const std::shared_ptr<const Schema> schema, history_.schema(commit.schema));
+  SILT_ASSIGN(const Base base, base_from_bucket(*this, commit, schema->tensors, /*prove=*/false,
+                                                {.memory_bytes = uint64_t{1} << 30}));
+  std::vector<std::string> digests;
+  for (size_t t = 0; t < schema->tensors.size(); ++t)
+    digests.push_back(to_hex(base.sums[t] + base.chain->change(t)));
+  return digests;
+}
+
+std::string tensor_digest(std::span<const std::byte> bytes) {
+  return to_hex(digest_bytes(bytes, 0));
+}
+
 Result<LoadReport> Bucket::load(const Version& version, std::vector<MutTensorView> tensors,
                                 const LoadOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   SILT_ASSIGN(const Commit commit, history_.read(version.id));
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, history_.schema(commit.schema));
-  SILT_TRY(match(commit, schema->tensors, &tensors));
+  SILT_ASSIGN(const std::vector<const MutTensorView*> into,
+              match(commit, schema->tensors, options.some, &tensors));
   Meter meter(options.progress, schema->total_bytes());
   SILT_ASSIGN(
       const ProvenVersion proven,
       rebuild_version(
           *this, commit, *schema,
           {.threads = options.threads, .memory_bytes = options.memory_bytes, .meter = &meter},
-          [&tensors](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
-            std::memcpy(tensors[tensor].bytes.data() + offset, words.data(), words.size());
+          [&into](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
+            if (into[tensor] != nullptr)
+              std::memcpy(into[tensor]->bytes.data() + offset, words.data(), words.size());
             return {};
           }));
   LoadReport report;

@@ -41,6 +41,38 @@ TEST_F(Load, TellsWhatAVersionHolds) {
   }
 }
 
+TEST_F(Load, SomeTensorsAreEnoughIfAskedFor) {
+  TinyModel loaded = model_;
+  loaded.step(9);
+  const TinyModel before = loaded;
+  LoadOptions some;
+  some.some = true;
+  const auto report = repository_->load(version_, {loaded.views()[1], loaded.views()[3]}, some);
+  ASSERT_TRUE(report) << report.error().message;
+  for (size_t i = 0; i < loaded.tensors.size(); ++i) {
+    EXPECT_EQ(loaded.tensors[i], (i % 2 == 1 ? model_ : before).tensors[i]);
+  }
+  EXPECT_TRUE(repository_->load(version_, {}, some));
+  std::vector<MutTensorView> unknown = {loaded.views()[1]};
+  unknown[0].name = "other";
+  EXPECT_EQ(repository_->load(version_, unknown, some).error().code, Code::kMismatch);
+}
+
+// From an anchor alone, and with deltas on top.
+TEST_F(Load, TellsTheDigestsOfAVersion) {
+  for (uint64_t step = 0; step < 3; ++step) {
+    const auto digests = repository_->digests(version_);
+    ASSERT_TRUE(digests) << digests.error().message;
+    ASSERT_EQ(digests->size(), model_.tensors.size());
+    for (size_t i = 0; i < digests->size(); ++i)
+      EXPECT_EQ((*digests)[i], tensor_digest(model_.tensors[i].bytes)) << "step " << step;
+    model_.step(step);
+    const auto report = repository_->publish(*model_.checkpoint(), {});
+    ASSERT_TRUE(report);
+    version_ = report->version;
+  }
+}
+
 TEST_F(Load, RefusesOtherTensorsBeforeItWrites) {
   TinyModel other = model_;
   other.step(1);
