@@ -46,6 +46,7 @@ from .background import BackgroundPublisher
 from .publisher import Publisher
 from .replica import Follower, Replica, Staged
 from .repository import Repository, init, open  # noqa: A004
+from .tensors import digest
 
 __all__ = [
     "Artifact",
@@ -57,6 +58,7 @@ __all__ = [
     "Corrupt",
     "DeviceError",
     "DiffReport",
+    "digest",
     "Error",
     "errors",
     "ExportReport",

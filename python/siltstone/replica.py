@@ -70,7 +70,7 @@ class Replica:
 
     def commit(self, staged: Staged) -> _core.CommitReport:
         """Apply a staged change; returns a CommitReport."""
-        return staged.commit()
+        return self.core.commit(staged._core)
 
     def update(self, ref: str | _core.Version = "main", **options: Any) -> _core.CommitReport:
         """Stage and commit."""
@@ -124,7 +124,7 @@ class Staged:
 
     def commit(self) -> _core.CommitReport:
         """Apply it; returns a CommitReport."""
-        return self._replica.core.commit(self._core)
+        return self._replica.commit(self)
 
     def discard(self) -> None:
         self._core.discard()

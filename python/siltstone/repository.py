@@ -111,6 +111,11 @@ class Repository:
         """{name: (dtype, shape)} of a version; dtypes as safetensors spells them."""
         return {name: (dtype, tuple(shape)) for name, dtype, shape, _ in self._core.tensors(self.version(ref))}
 
+    def digests(self, ref: str | _core.Version = "main") -> dict[str, str]:
+        """{name: digest} of a version, as `siltstone.digest` tells a tensor's; no words are read."""
+        version = self.version(ref)
+        return dict(zip(self.tensors(version), self._core.digests(version), strict=True))
+
     def publisher(self, branch: str = "main", **options: Any) -> Publisher:
         """A Publisher, which keeps what it published last and so finds changes at memory speed."""
         return Publisher(self, branch, **options)
@@ -140,19 +145,22 @@ class Repository:
             **options,
         )
 
-    def load(self, ref: str | _core.Version = "main", into: Any = None, *, threads: int = 0,
+    def load(self, ref: str | _core.Version = "main", into: Any = None, *, some: bool = False, threads: int = 0,
              memory_bytes: int = GIB, progress: Progress = None) -> Any:
         """Rebuild a version in memory, proven.
 
         into: a torch module or a dict of CPU tensors, filled in place; names, dtypes and shapes must be
             the version's (Mismatch otherwise, before anything is written). A tied tensor is found under
             any of its names. After another error its content is unspecified.
+        some: `into` is a dict of some of the version's tensors; the others are read for the proof alone.
         Without `into`, returns a new dict of torch tensors, sorted by name; with it, returns `into`.
         """
         version = self.version(ref)
         infos = self._core.tensors(version)
         target = tensors.empty_tensors(infos) if into is None else into
-        self._core.load(version, *tensors.to_write(target, infos).lists, threads, memory_bytes, progress)
+        if some:
+            infos = [info for info in infos if info[0] in target]
+        self._core.load(version, *tensors.to_write(target, infos).lists, some, threads, memory_bytes, progress)
         return target
 
     def checkout(self, ref: str | _core.Version, folder: PathLike, *, replace: bool = False, threads: int = 0,
@@ -181,7 +189,7 @@ class Repository:
         version = self.version("main" if at is None else at)
         views = tensors.to_write(target, self._core.tensors(version))
         if load:
-            self._core.load(version, *views.lists, threads, memory_bytes, None)
+            self._core.load(version, *views.lists, False, threads, memory_bytes, None)
         return Replica(_core.Replica.adopt(*views.lists, version), self, target)
 
     def diff(self, old: str | _core.Version, new: str | _core.Version, *, threads: int = 0,

@@ -7,6 +7,7 @@ its tensors has it. dtypes are told as safetensors spells them: "BF16", "F32", "
 import sys
 from collections.abc import Iterable, Mapping
 
+from . import _core
 from .errors import InvalidArgument, Mismatch, Unsupported
 
 # By the name that torch and numpy (with ml_dtypes) give them, without "torch.".
@@ -106,6 +107,11 @@ def readable(name, tensor):
     elif hasattr(tensor, "flags") and not tensor.flags.c_contiguous:  # numpy
         tensor = tensor.copy(order="C")
     return _exported(name, tensor)
+
+
+def digest(tensor) -> str:
+    """The digest of a tensor's bytes, 32 hexadecimal digits (docs/format/digest.md)."""
+    return _core.tensor_digest(readable("tensor", tensor)[1])
 
 
 def writable(name, tensor):

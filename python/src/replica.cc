@@ -57,17 +57,19 @@ std::unique_ptr<PyReplica> adopt(const nb::list& names, const nb::list& dtypes,
   return std::make_unique<PyReplica>(std::move(replica), std::move(write.arrays));
 }
 
-using TileRows = nb::ndarray<const uint64_t, nb::shape<-1, 8>, nb::c_contig, nb::device::cpu>;
+using TileRows = nb::ndarray<const int64_t, nb::shape<-1, 8>, nb::c_contig, nb::device::cpu>;
 
-SlotTile tile_of(const uint64_t* row) {
-  return {.source_begin = row[0],
-          .destination_begin = row[1],
-          .rows = row[2],
-          .columns = row[3],
-          .source_row_stride = row[4],
-          .source_column_stride = row[5],
-          .destination_row_stride = row[6],
-          .destination_column_stride = row[7]};
+// Negative numbers become huge ones, which no tensor has room for.
+SlotTile tile_of(const int64_t* row) {
+  const auto field = [row](size_t i) { return static_cast<uint64_t>(row[i]); };
+  return {.source_begin = field(0),
+          .destination_begin = field(1),
+          .rows = field(2),
+          .columns = field(3),
+          .source_row_stride = field(4),
+          .source_column_stride = field(5),
+          .destination_row_stride = field(6),
+          .destination_column_stride = field(7)};
 }
 
 // `slots`: tuples of the tensor's name, the place of its memory among `destinations`, which are

@@ -142,6 +142,12 @@ std::vector<std::string> digests_of(Repository& repository, const Version& versi
   return call(nb::none(), [&](const Progress&) { return repository.digests(version); });
 }
 
+std::string digest_of(const nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>& array) {
+  const std::span bytes(static_cast<const std::byte*>(array.data()), array.nbytes());
+  const nb::gil_scoped_release release;
+  return tensor_digest(bytes);
+}
+
 LoadReport load(Repository& repository, const Version& version, const nb::list& names,
                 const nb::list& dtypes, const nb::list& arrays, bool some, unsigned threads,
                 uint64_t memory_bytes, const nb::object& progress) {
@@ -188,6 +194,7 @@ nb::dict dict_of(const std::vector<RefInfo>& refs) {
 }  // namespace
 
 void bind_repository(nb::module_& module) {
+  module.def("tensor_digest", &digest_of, "array"_a);
   nb::class_<RetainedBase>(module, "RetainedBase",
                            "A copy of the last published state in the publisher's memory.")
       .def(nb::init<>())
