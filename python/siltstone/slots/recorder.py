@@ -74,6 +74,8 @@ class Recording(TorchDispatchMode, Rules):
         self.refused.setdefault(name, reason)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if is_view(func) and not isinstance(args[0], Tracked) and func is not aten.lift_fresh.default:
+            return func(*args, **(kwargs or {}))  # most calls: a parameter is narrowed
         return self.dispatch(func, args, kwargs or {})
 
     def dispatch(self, func, args, kwargs):
@@ -89,7 +91,7 @@ class Recording(TorchDispatchMode, Rules):
             return result
 
     def _note_born(self, func, result):
-        if (is_view(func) or func is aten._unsafe_view.default) and func is not aten.lift_fresh.default:
+        if func is aten._unsafe_view.default or is_view(func) and func is not aten.lift_fresh.default:
             return
         for tensor in result if isinstance(result, (list, tuple)) else (result,):
             if isinstance(tensor, torch.Tensor) and not tensor.is_meta and not isinstance(tensor, Tracked):
@@ -162,7 +164,7 @@ class Recording(TorchDispatchMode, Rules):
             elif origin.late:
                 return self._lost(tensor, {origin.name: "the loader broadcasts what it has reshaped"})
             else:
-                view = origin.view if shape == tensor.shape else origin.view.expand(tensor.shape)
+                view = origin.view if origin.view.shape == tensor.shape else origin.view.expand(tensor.shape)
         except RuntimeError:
             return self._lost(tensor, {origin.name: "the loader reshapes it in a way that is not affine"})
         conversions = origin.conversions
@@ -230,10 +232,9 @@ class _Dropped(dict):
 class _Run:
     """One run of the loader, over and the model restored."""
 
-    def __init__(self, aside, recording, feed, failure, unseen):
+    def __init__(self, aside, recording, feed, failure, unseen, kept):
         self.aside, self.recording, self.feed, self.failure = aside, recording, feed, failure
-        self._unseen = unseen
-        self._kept = recording.kept()
+        self._unseen, self._kept = unseen, kept
 
     def outcome(self, dropped):
         refused = {**self.recording.refused, **dropped}
@@ -258,7 +259,8 @@ def _run(model, sources, load, device, watched):
             failure = error
         if recording.workers:
             unseen = aside.changed()
-    return _Run(aside, recording, feed, failure, unseen)
+        kept = recording.kept()
+    return _Run(aside, recording, feed, failure, unseen, kept)
 
 
 def record(model: torch.nn.Module, catalogue, load, *, device=None) -> SlotMap:

@@ -12,6 +12,10 @@ from .tiles import TooScattered, build, coalesced
 from .tracked import Tracked
 
 
+class NoSlot(Exception):
+    """A copy that is no slot, and why."""
+
+
 class Event(NamedTuple):
     """One write into a destination. Geometries are (offset, sizes, strides) in elements.
 
@@ -46,16 +50,16 @@ class Outcome:
 
 
 def cast_of(source_dtype: str, destination_dtype: str, event: Event) -> str:
-    """The cast of a copy, or ValueError with the reason to refuse it."""
+    """The cast of a copy, or NoSlot with the reason to refuse it."""
     steps = [tuple(DTYPES.get(str(d).removeprefix("torch."), str(d)) for d in step) for step in event.source[2]]
     if event.dtype.itemsize != getattr(torch, TORCH_NAMES[destination_dtype]).itemsize:
-        raise ValueError("the loader writes the parameter as elements of another size")
+        raise NoSlot("the loader writes the parameter as elements of another size")
     if not steps:
         return "none"
     if steps == [(source_dtype, destination_dtype)] and steps[0] in CASTS:
         return CASTS[steps[0]]
     way = " to ".join([steps[0][0], *(to for _, to in steps)])
-    raise ValueError(f"the loader converts {way}")
+    raise NoSlot(f"the loader converts {way}")
 
 
 def _slots(sources, destinations, events, refused):
@@ -69,7 +73,7 @@ def _slots(sources, destinations, events, refused):
         try:
             casts[key] = cast_of(sources[name].dtype, destinations[event.destination].dtype, event)
             tiles.setdefault(key, set()).update(build(begin, event.geometry[0], sizes, strides, event.geometry[2]))
-        except ValueError as error:
+        except NoSlot as error:
             refused[name] = str(error)
         except TooScattered:
             refused[name] = "its elements are scattered over the parameter"

@@ -6,6 +6,7 @@ does to origins; it works below `__torch_function__`, where the vocabulary is sm
 schema, and everything that is neither a view nor a copy loses the origin instead of failing.
 """
 
+import gc
 import weakref
 from typing import NamedTuple
 
@@ -177,7 +178,12 @@ class Rules:
 
     def kept(self):
         """Sources of which somebody still holds a tensor."""
-        alive = [tensor for tensor in (made() for made in self.made) if tensor is not None]
+        for collect in (False, True):
+            if collect:
+                gc.collect()
+            alive = [tensor for tensor in (made() for made in self.made) if tensor is not None]
+            if not alive:
+                break
         return {name for tensor in alive for name in tensor.names}
 
     def value_asked(self, names, what):
