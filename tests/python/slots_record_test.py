@@ -78,10 +78,15 @@ def test_a_pattern_is_traced_exactly_or_refused(pattern, layout):
 def everything(model):
     """All that recording must not change: objects, addresses, shapes, bits, attributes."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers()), "derived": model.derived}
-    return {
-        name: (id(t), t.data_ptr(), tuple(t.shape), t.stride(), t.dtype, bits.words(t.data).tolist())
-        for name, t in tensors.items()
-    }, {key: id(value) for key, value in vars(model).items()}, dict(model.pending), dict(vars(model.pattern))
+    return (
+        {
+            name: (id(t), t.data_ptr(), tuple(t.shape), t.stride(), t.dtype, bits.words(t.data).tolist())
+            for name, t in tensors.items()
+        },
+        {key: id(value) for key, value in vars(model).items()},
+        dict(model.pending),
+        dict(vars(model.pattern)),
+    )
 
 
 def test_recording_and_tracing_leave_the_model_alone(pattern):
@@ -114,7 +119,12 @@ class Own(torch.nn.Module):
 
 def whole_state(model):
     tensors = (model.w, model.copy_of_w, model.helper.scale, model.seen)
-    return [(id(t), t.data_ptr(), t.tolist()) for t in tensors], list(model.history), set(vars(model)), set(vars(model.helper))
+    return (
+        [(id(t), t.data_ptr(), t.tolist()) for t in tensors],
+        list(model.history),
+        set(vars(model)),
+        set(vars(model.helper)),
+    )
 
 
 def vandal(model, weights):

@@ -107,18 +107,28 @@ def each(load):
 # ---- what becomes slots ----------------------------------------------------------------------------------------
 
 
-@pattern(
-    {"norm": (BF16, HIDDEN), "packed": (torch.int32, 6, 4), "q": (torch.int8, 7), "f8": (FP8, 6, 5), "u8": (torch.uint8, 9)},
-    {"norm": (BF16, HIDDEN), "packed": (torch.int32, 6, 4), "q": (torch.int8, 7), "f8": (FP8, 6, 5), "u8": (torch.uint8, 9)},
-)
+PLAIN = {
+    "norm": (BF16, HIDDEN),
+    "packed": (torch.int32, 6, 4),
+    "q": (torch.int8, 7),
+    "f8": (FP8, 6, 5),
+    "u8": (torch.uint8, 9),
+}
+
+
+@pattern(PLAIN, PLAIN)
 @each
 def plain(m, p, name, w):
     assert getattr(m, name).shape == w.shape
     getattr(m, name).data.copy_(w)
 
 
+def _fused_rows(p):
+    return (p.heads + 2 * p.kv_heads) * HEAD
+
+
 @pattern(
-    lambda p: {"weight": (BF16, (p.heads + 2 * p.kv_heads) * HEAD, HIDDEN), "bias": (BF16, (p.heads + 2 * p.kv_heads) * HEAD)},
+    lambda p: {"weight": (BF16, _fused_rows(p), HIDDEN), "bias": (BF16, _fused_rows(p))},
     {
         f"{i}.{part}": (BF16, (HEADS if i == "q" else KV_HEADS) * HEAD, *tail)
         for i in "qkv"
@@ -157,8 +167,13 @@ def _expert_sizes(p):
     return (EXPERTS // p.tp, INNER) if p.expert_parallel else (EXPERTS, p.inner)
 
 
+def _expert_parameters(p):
+    count, inner = _expert_sizes(p)
+    return {"w13": (BF16, count, 2 * inner, HIDDEN), "w2": (BF16, count, HIDDEN, inner)}
+
+
 @pattern(
-    lambda p: {"w13": (BF16, _expert_sizes(p)[0], 2 * _expert_sizes(p)[1], HIDDEN), "w2": (BF16, _expert_sizes(p)[0], HIDDEN, _expert_sizes(p)[1])},
+    _expert_parameters,
     {
         f"experts.{e}.{k}": (BF16, *((HIDDEN, INNER) if k == "w2" else (INNER, HIDDEN)))
         for e in range(EXPERTS)
@@ -194,7 +209,10 @@ def stacked_experts_at_once(m, p, name, w):
     m.w2.data.copy_(w.transpose(1, 2).contiguous()[:, :, p.rank * p.inner : (p.rank + 1) * p.inner])
 
 
-@pattern(lambda p: {"embed": (BF16, PADDED // p.tp, HIDDEN)}, {"embed": (BF16, VOCABULARY, HIDDEN), "head": (BF16, VOCABULARY, HIDDEN)})
+@pattern(
+    lambda p: {"embed": (BF16, PADDED // p.tp, HIDDEN)},
+    dict.fromkeys(("embed", "head"), (BF16, VOCABULARY, HIDDEN)),
+)
 @each
 def vocabulary(m, p, name, w):
     if name == "head":
@@ -218,7 +236,10 @@ def conv_view(m, p, name, w):
     m.conv.data.copy_(p.shard(w.view(8, 1, 4), 0))
 
 
-@pattern({"a": (F32, 1), "b": (F32,), "c": (F32, EXPERTS, 2)}, {"a": (F32, 1), "b": (F32,), "c.1": (F32,), "c.2": (F32, 1)})
+@pattern(
+    {"a": (F32, 1), "b": (F32,), "c": (F32, EXPERTS, 2)},
+    {"a": (F32, 1), "b": (F32,), "c.1": (F32,), "c.2": (F32, 1)},
+)
 @each
 def scalars(m, p, name, w):
     if name in "ab":
@@ -241,7 +262,10 @@ def narrowed(m, p, name, w):
     m.w.data.copy_(w)
 
 
-@pattern({"w": (BF16, 12, HIDDEN), "s": (BF16, 2, 5)}, {"qa": (BF16, 8, HIDDEN), "kva": (BF16, 4, HIDDEN), "s0": (BF16, 5), "s1": (BF16, 5)})
+@pattern(
+    {"w": (BF16, 12, HIDDEN), "s": (BF16, 2, 5)},
+    {"qa": (BF16, 8, HIDDEN), "kva": (BF16, 4, HIDDEN), "s0": (BF16, 5), "s1": (BF16, 5)},
+)
 def concatenated(m, p, weights):
     kept = {}
     for name, w in weights:

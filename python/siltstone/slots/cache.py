@@ -107,7 +107,10 @@ class _Reader:
             self._destinations,
             slots=self._slots(fields["slots"]),
             shadows=self._slots(fields["shadows"]),
-            refused={_of(str, n, "a name"): _of(str, r, "a reason") for n, r in fields["refused"].items()},
+            refused={
+                _of(str, n, "a name"): _of(str, r, "a reason")
+                for n, r in _of(dict, fields["refused"], "refused").items()
+            },
             ignored={_of(str, name, "a name") for name in _of(list, fields["ignored"], "ignored")},
             padding=[self._padding(*_fields(p, 3, "padding")) for p in _of(list, fields["padding"], "padding")],
         )
@@ -144,8 +147,7 @@ class _Reader:
             raise Corrupt(f"not a slot map: it has a slot of '{name!r:.40}', which is no source")
         destination = self._at(number)
         pair = (_dtype(source.dtype, name), destination.dtype)
-        expected = CASTS.get(pair, "") if cast != "none" else "none"
-        if cast != expected:
+        if cast not in ("none", CASTS.get(pair)) or cast is None:
             raise Corrupt(f"not a slot map: '{name}' is cast {cast!r:.40} from {pair[0]} to {pair[1]}")
         pieces = [_tile(t, source.elements, destination.elements) for t in _of(list, tiles, "tiles")]
         if not pieces:

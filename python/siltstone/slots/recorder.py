@@ -147,7 +147,12 @@ class Recording(TorchDispatchMode, Rules):
         if x.shape != tensor.shape:
             return self._lost(tensor, dict.fromkeys(x.names, "the loader broadcasts what it has concatenated"))
         for begin, length, each in x.origin.slices:
-            self._copy_slice(tensor.narrow(x.origin.dim, begin, length), each, x.dtype, (*tensor.shape[: x.origin.dim], length, *tensor.shape[x.origin.dim + 1 :]))
+            self._copy_slice(
+                tensor.narrow(x.origin.dim, begin, length),
+                each,
+                x.dtype,
+                (*tensor.shape[: x.origin.dim], length, *tensor.shape[x.origin.dim + 1 :]),
+            )
 
     def _lost(self, tensor, reasons):
         for name, reason in reasons.items():

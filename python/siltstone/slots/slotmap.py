@@ -131,7 +131,9 @@ class SlotMap:
         refused = {name: traced.refused.get(name, reason) for name, reason in self.refused.items()}
         slots = [slot for slot in traced.slots if slot.tensor in known]
         for slot in slots:
-            if any(intersects(p, q) for p in _places([slot])[slot.destination] for q in taken.get(slot.destination, ())):
+            if any(
+                intersects(p, q) for p in _places([slot])[slot.destination] for q in taken.get(slot.destination, ())
+            ):
                 refused[slot.tensor] = "another tensor has its place: trace both of them together"
                 known.discard(slot.tensor)
         return dataclasses.replace(

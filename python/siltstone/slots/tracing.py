@@ -211,10 +211,10 @@ class _Tracer:
         lost = {n for n in self._sources if n not in refused} - {slot.tensor for slot in slots}
         if computed:
             first = self.destinations[computed[0]].parameters[0]
-            refused |= dict.fromkeys(lost, f"it is found nowhere, and parameter '{first}' has elements that are no copies")
-        return SlotMap(
-            sources, self.destinations, slots=slots, refused=refused, ignored=set() if computed else lost
-        )
+            refused |= dict.fromkeys(
+                lost, f"it is found nowhere, and parameter '{first}' has elements that are no copies"
+            )
+        return SlotMap(sources, self.destinations, slots=slots, refused=refused, ignored=set() if computed else lost)
 
 
 def _random(source, seed):
