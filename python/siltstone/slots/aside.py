@@ -10,7 +10,9 @@ import mmap
 import types
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from ..errors import InternalError
 from ..tensors import DTYPES
 from .slotmap import Destination, layout_of
 
@@ -30,7 +32,7 @@ def is_plain(tensor):
     """Whether it is dense memory; wrappers, sparse and uninitialised ones are nothing to copy into."""
     if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin) or tensor.layout is not torch.strided:
         return False
-    return not tensor.is_meta and not torch.utils._python_dispatch.is_traceable_wrapper_subclass(tensor)
+    return not tensor.is_meta and not is_traceable_wrapper_subclass(tensor)
 
 
 def named_tensors(model):
@@ -88,23 +90,18 @@ def destinations_of(model):
     return out, numbers
 
 
-class Scratch:
-    """Storages of given sizes in bytes, all in one mapping."""
-
-    def __init__(self, sizes):
-        self._total = 0
-        self._begins = []
-        for size in sizes:
-            self._begins.append(self._total)
-            self._total += -(-size // _ALIGNMENT) * _ALIGNMENT
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-        memory = mmap.mmap(-1, max(self._total, _ALIGNMENT), flags=flags)  # lives as long as a storage of it
-        self.storages = [
-            (
-                torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=begin) if size else torch.empty(0)
-            ).untyped_storage()
-            for size, begin in zip(sizes, self._begins, strict=True)
-        ]
+def _scratch(sizes):
+    """Storages of given sizes in bytes, all in one mapping, which lives as long as one of them."""
+    padded = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+    memory = mmap.mmap(-1, sum(padded) + _ALIGNMENT, flags=flags)
+    out, begin = [], 0
+    for size, room in zip(sizes, padded, strict=True):
+        empty = torch.empty(0, dtype=torch.uint8, device="cpu")
+        part = torch.frombuffer(memory, dtype=torch.uint8, count=size, offset=begin) if size else empty
+        out.append(part.untyped_storage())
+        begin += room
+    return out
 
 
 class _Containers:
@@ -158,8 +155,8 @@ class Aside:
         self._saved = [(attributes, dict(attributes), _Containers(attributes)) for attributes in self._attributes]
         self._known = held
         storages = {storage_key(t): t.untyped_storage() for t in tensors.values()}
-        scratch = Scratch([storage.nbytes() for storage in storages.values()])
-        self.scratch = dict(zip(storages, scratch.storages, strict=True))
+        scratch = _scratch([storage.nbytes() for storage in storages.values()])
+        self.scratch = dict(zip(storages, scratch, strict=True))
         self.numbers = {self.scratch[key]._cdata: number for key, number in self._live.items()}
         self._swapped = []  # (tensor, its live data, its scratch data)
         try:
@@ -179,20 +176,27 @@ class Aside:
                 out.add(self.numbers[storage._cdata])
         return out
 
-    def rebound_of(self, labels):
-        """Which of these tensors do not point at their scratch now, or have made room for others."""
-        found = dict(named_tensors(self._model))
-        out = set()
+    def watch(self, labels):
+        """A function that tells which of a few tensors are not their scratch now, or have made room for others."""
+        watched = []
         for tensor, _, aside in self._swapped:
             label = self._labels[id(tensor)]
-            if label in labels and (found.get(label, tensor) is not tensor or not _same_memory(tensor, aside)):
-                out.add(label)
-        return out
+            if label in labels:
+                path, _, name = label.rpartition(".")
+                owner = self._model.get_submodule(path) if label in self._names else None
+                watched.append((label, tensor, aside, owner, name))
+
+        def rebound():
+            for label, tensor, aside, owner, name in watched:
+                if getattr(owner, name, tensor) is not tensor or not _same_memory(tensor, aside):
+                    yield label
+
+        return rebound
 
     def _swap(self, tensor):
         data, storage = tensor.data, self.scratch[storage_key(tensor)]
         with torch.inference_mode(tensor.is_inference()):  # .data must be of the same kind
-            aside = torch.empty(0, dtype=tensor.dtype)
+            aside = torch.empty(0, dtype=tensor.dtype, device="cpu")
             aside.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
         self._swapped.append((tensor, data, aside))
         tensor.data = aside
@@ -206,11 +210,17 @@ class Aside:
                 attributes.clear()
                 attributes.update(saved)
             containers.restore()
+        failures = []
         with torch.no_grad():
             for tensor, data, aside in self._swapped:
                 if not _same_memory(tensor, aside):
                     self.rebound[self._labels[id(tensor)]] = tensor.data
-                tensor.data = data
+                try:
+                    tensor.data = data
+                except RuntimeError as error:  # the others have to come back all the same
+                    failures.append(f"'{self._labels[id(tensor)]}': {error}")
+        if failures:
+            raise InternalError(f"parameters could not be restored after running the loader: {failures[0]}")
 
 
 def _same_memory(tensor, aside):

@@ -92,7 +92,8 @@ class Binding:
         self._rows = {}
         self.unbound = {}
         found = dict(named_tensors(model))
-        for number, destination in enumerate(slot_map.destinations):
+        for number in {slot.destination for slot in [*slot_map.slots, *slot_map.shadows]}:
+            destination = slot_map.destinations[number]
             reason = _misfit(destination, found)
             if reason:
                 self.unbound[number] = reason
@@ -141,7 +142,7 @@ def _misfit(destination, found):
 
 
 def bind(slot_map: SlotMap, model: torch.nn.Module) -> Binding:
-    """Finds the live storages of a map's destinations; `unbound` has those that do not fit."""
+    """Finds the live storages that a map's slots are in; `unbound` has those that do not fit."""
     return Binding(slot_map, model)
 
 

@@ -14,7 +14,10 @@ MAX_CELLS = 1 << 22
 
 
 class Pattern(NamedTuple):
-    """`begin + sum of i[k] * stride[k]` for all i[k] < size[k]; dims are (stride, size), strides positive, ascending."""
+    """`begin + sum of i[k] * stride[k]` for all i[k] < size[k].
+
+    dims are (stride, size), with positive strides that ascend.
+    """
 
     begin: int
     dims: tuple[tuple[int, int], ...]
@@ -32,7 +35,7 @@ class Pattern(NamedTuple):
 
     @property
     def tells_apart(self) -> bool:
-        """Whether each dimension steps over all inner ones, so that no element comes twice."""
+        """Whether each dimension steps over all inner ones: no element comes twice, and division finds each."""
         reach = 0
         for stride, size in self.dims:
             if stride <= reach:
@@ -108,7 +111,9 @@ def indices(p, first=0, count=None):
 
 
 def _contains(p, where):
-    """Which of the elements a pattern that tells them apart has."""
+    """Which of these elements a pattern has."""
+    if not p.tells_apart:
+        return torch.isin(where, indices(p))
     x = where - p.begin
     hit = x >= 0
     for stride, size in reversed(p.dims):
@@ -119,7 +124,7 @@ def _contains(p, where):
 
 
 def intersects(a: Pattern, b: Pattern) -> bool:
-    """Whether two patterns that tell their elements apart have one in common."""
+    """Whether two patterns have an element in common."""
     if a.last < b.begin or b.last < a.begin:
         return False
     fitted = _all_rectangles((a, b), max(a.last, b.last) + 1)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..errors import Unsupported
 from ..tensors import TORCH_NAMES
 from .aside import Aside, storage_key
+from .coverage import pattern
 from .resolve import Event, Outcome, resolve
 from .slotmap import SlotMap, sources_of
 from .tracked import Lost, NeedsValue, Rules, Slice, Tracked, aten, is_view, tracked_in
@@ -54,14 +55,14 @@ class Recording(TorchDispatchMode, Rules):
     workers     whether worker threads took part
     """
 
-    def __init__(self, numbers):
+    def __init__(self, destinations, numbers):
         TorchDispatchMode.__init__(self)
         Rules.__init__(self)
         self.events = []
         self.refused = {}
         self.workers = False
         self.filled = set()  # values of sentinels that were filled in
-        self._numbers = numbers
+        self._destinations, self._numbers = destinations, numbers
         self._born = {}  # storage key -> weak reference, which keeps the key from being used again
         self._thread = threading.get_ident()
         self._lock = threading.RLock()
@@ -123,9 +124,18 @@ class Recording(TorchDispatchMode, Rules):
             self._note(each, operation=func.overloadpacket.__name__)
 
     def _note(self, tensor, **what):
+        """One event, if it is in a destination; under another element size the words from its begin to its end."""
         number = self._numbers.get(storage_key(tensor))
-        if number is not None and tensor.numel():
-            self.events.append(Event(number, _geometry(tensor), tensor.dtype, **what))
+        if number is None or not tensor.numel():
+            return
+        geometry, dtype = _geometry(tensor), self._destinations[number].dtype
+        size, ours = tensor.dtype.itemsize, getattr(torch, TORCH_NAMES[dtype]).itemsize
+        if size != ours:
+            span = pattern(geometry[0], zip(geometry[2], geometry[1], strict=True))
+            begin, end = span.begin * size // ours, -(-(span.last + 1) * size // ours)
+            geometry = (begin, (end - begin,), (1,))
+            what = {"operation": "elements of another size"} if "source" not in what else what
+        self.events.append(Event(number, geometry, tensor.dtype, **what))
 
     def _fill(self, tensor, value):
         if isinstance(value, Tracked):
@@ -134,7 +144,8 @@ class Recording(TorchDispatchMode, Rules):
             value = value.item()
         origin, dtype = self.sentinels.get(value, (None, None)) if isinstance(value, float) else (None, None)
         if origin is None:
-            return self._note(tensor, value=value)
+            constant = {"operation": "complex numbers"} if isinstance(value, complex) else {"value": float(value)}
+            return self._note(tensor, **constant)
         self.filled.add(value)
         whole = origin._replace(view=origin.view.reshape(()), late=False)
         return self._copy_slice(tensor, whole, dtype, tensor.shape)
@@ -147,12 +158,8 @@ class Recording(TorchDispatchMode, Rules):
         if x.shape != tensor.shape:
             return self._lost(tensor, dict.fromkeys(x.names, "the loader broadcasts what it has concatenated"))
         for begin, length, each in x.origin.slices:
-            self._copy_slice(
-                tensor.narrow(x.origin.dim, begin, length),
-                each,
-                x.dtype,
-                (*tensor.shape[: x.origin.dim], length, *tensor.shape[x.origin.dim + 1 :]),
-            )
+            part = tensor.narrow(x.origin.dim, begin, length)
+            self._copy_slice(part, each, x.dtype, part.shape)
 
     def _lost(self, tensor, reasons):
         for name, reason in reasons.items():
@@ -190,16 +197,15 @@ class _Feed:
         self.ended = False
         self.rebound_by = {}
         self._recording, self._sources, self._device = recording, sources, device
-        self._aside, self._watched = aside, watched
+        self._rebound = aside.watch(watched) if watched else tuple
 
     def __iter__(self):
         for name, source in self._sources.items():
             self.last = name
             dtype = getattr(torch, TORCH_NAMES[source.dtype])
             yield name, self._recording.source(name, source.shape, dtype, self._device)
-            if self._watched:
-                for parameter in self._aside.rebound_of(self._watched):
-                    self.rebound_by.setdefault(parameter, name)
+            for parameter in self._rebound():
+                self.rebound_by.setdefault(parameter, name)
         self.ended = True
 
 
@@ -255,7 +261,7 @@ class _Run:
 def _run(model, sources, load, device, watched):
     failure, unseen = None, set()
     with Aside(model) as aside:
-        recording = Recording(aside.numbers)
+        recording = Recording(aside.destinations, aside.numbers)
         feed = _Feed(recording, sources, device, aside, watched)
         try:
             with torch.no_grad(), recording:

@@ -1,5 +1,6 @@
 """From the writes of a recording, in order, to slots: what each place holds in the end, and whose it is."""
 
+import contextlib
 import dataclasses
 from typing import NamedTuple
 
@@ -54,6 +55,9 @@ def cast_of(source_dtype: str, destination_dtype: str, event: Event) -> str:
     steps = [tuple(DTYPES.get(str(d).removeprefix("torch."), str(d)) for d in step) for step in event.source[2]]
     if event.dtype.itemsize != getattr(torch, TORCH_NAMES[destination_dtype]).itemsize:
         raise NoSlot("the loader writes the parameter as elements of another size")
+    offset, sizes, strides = event.geometry
+    if not pattern(offset, zip(strides, sizes, strict=True)).tells_apart:
+        raise NoSlot("the loader writes to a view that overlaps itself")
     if not steps:
         return "none"
     if steps == [(source_dtype, destination_dtype)] and steps[0] in CASTS:
@@ -169,6 +173,18 @@ def _refuse_rebound(sources, destinations, outcome):
             outcome.refused.setdefault(name, f"the loader rebinds parameter '{parameter}' instead of copying")
 
 
+def _padding(events, spoiled):
+    """The constant fills that stay, but for those in more pieces than a map takes: nothing relies on them."""
+    out = []
+    for i, event in enumerate(events):
+        if event.value is not None and i not in spoiled:
+            offset, sizes, strides = event.geometry
+            with contextlib.suppress(TooScattered):
+                tiles = build(0, offset, sizes, _row_major(sizes), strides)
+                out.append(Padding(event.destination, event.value, tuple(tiles)))
+    return out
+
+
 def resolve(sources, destinations, outcome: Outcome) -> SlotMap:
     """The SlotMap of a finished recording."""
     refused, events = outcome.refused, outcome.events
@@ -176,12 +192,6 @@ def resolve(sources, destinations, outcome: Outcome) -> SlotMap:
     slots = _slots(sources, destinations, events, refused)
     owners = _Owners(events, refused)
     shadows = owners.shadows(events)
-    padding = []
-    for i, event in enumerate(events):
-        if event.value is not None and i not in owners.spoiled:
-            offset, sizes, strides = event.geometry
-            tiles = build(0, offset, sizes, _row_major(sizes), strides)
-            padding.append(Padding(event.destination, float(event.value), tuple(tiles)))
     written = {event.source[0] for event in events if event.source}
     for name in outcome.kept - written:
         refused.setdefault(name, "the loader keeps it and copies it nowhere")
@@ -194,7 +204,7 @@ def resolve(sources, destinations, outcome: Outcome) -> SlotMap:
         shadows=[slot for slot in accepted if slot.tensor in shadows],
         refused=dict(refused),
         ignored={name for name in sources if name not in placed and name not in refused},
-        padding=padding,
+        padding=_padding(events, owners.spoiled),
     )
 
 

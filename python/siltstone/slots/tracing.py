@@ -3,14 +3,15 @@
 Instead of weights the loader gets the digits of each element's own number, pass by pass into scratch, and what
 then lies in a parameter says which element it is. Each digit is loaded twice, mirrored the second time, and both
 must agree; a last pass of random finite bits must come back exactly. That takes 2 * digits + 1 real loads of the
-sources asked for and about 20 bytes per traced parameter element: for a layer at a time, not for a model.
+sources asked for and about 40 bytes per traced parameter element: for a layer at a time, not for a model.
+Scratch is host memory, so a `finish` that needs kernels of an accelerator cannot be traced.
 """
 
 import torch
 
 from ..errors import Unsupported
-from ..tensors import DTYPES, TORCH_NAMES
-from .aside import Aside, named_tensors
+from ..tensors import TORCH_NAMES
+from .aside import Aside, destinations_of, named_tensors
 from .compress import from_pairs
 from .slotmap import CASTS, Slot, SlotMap, layout_of, sources_of
 from .tiles import TooScattered
@@ -87,7 +88,7 @@ class _Tracer:
         for name, source in sources.items():
             self._begins[name] = self._total
             self._total += source.elements
-        self.destinations = Aside(model).destinations
+        self.destinations, _ = destinations_of(model)
         self._scope = [
             i for i, d in enumerate(self.destinations) if parameters is None or set(parameters) & set(d.parameters)
         ]
