@@ -172,6 +172,17 @@ def test_a_shard_gathers_what_it_has():
     assert (tile.source_begin, tile.rows, tile.columns) == (half, zoo.HIDDEN, half)
 
 
+def test_a_constant_tensor_is_never_called_proven():
+    binding, model, _ = bound("fused_qkv", zoo.Layout(2, 1))
+    gathered = slots.gather(binding, "q.bias")
+    assert not gathered.constant
+    with torch.no_grad():
+        model.bias.fill_(1)
+        model.weight[3, 3] = 5
+    assert all(slots.gather(binding, f"{i}.bias").constant for i in "qkv")
+    assert not slots.gather(binding, "q.weight").constant
+
+
 def test_what_cannot_be_gathered_says_why():
     binding, *_ = bound("plus_one")
     with pytest.raises(siltstone.Unsupported, match="'w' has no slot: the loader computes with add"):

@@ -243,6 +243,8 @@ def test_a_tensor_that_overwrites_another_owns_the_place():
     slot_map = Own(load).record([("a", "F32", (8,)), ("b", "F32", (8,))])
     assert [s.tensor for s in slot_map.slots] == ["b"] and [s.tensor for s in slot_map.shadows] == ["a"]
     assert not slot_map.refused
+    three = Own(load).record([("a", "F32", (8,)), ("b", "F32", (8,)), ("c", "F64", (8,))])
+    assert set(three.refused) == {"a", "b", "c"} and not three.shadows
     partly = Own(load).record([("a", "F32", (8,)), ("b", "F32", (4,))])
     assert [s.tensor for s in partly.slots] == ["b"] and "'b'" in partly.refused["a"]
 

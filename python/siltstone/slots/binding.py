@@ -35,15 +35,18 @@ class Gathered:
 
     values       as the source's shape and dtype; of the parameter's dtype if the slot narrows, which nothing undoes.
                  Elements that this rank lacks are zero.
-    tiles        (source patterns) that were read
+    tiles        the pieces of its slots
     complete     whether they are all elements of the source
     consistent   whether all places of one element agree, and widened elements are exact images
+    constant     whether all bits read are equal elements: such a tensor looks right wherever it lies, so that its
+                 place rests on the recording alone
     """
 
     values: torch.Tensor
     tiles: list
     complete: bool
     consistent: bool
+    constant: bool
 
 
 class _Row:
@@ -201,6 +204,8 @@ class _Reader:
         device = binding.storage(slots[0].destination).device
         self.values = torch.zeros(source.elements, dtype=self.dtype, device=device)
         self.consistent = True
+        self.constant = True
+        self._first = None
 
     def _pieces(self, slot):
         """(source side of the values, words that lie in the parameter) of each tile."""
@@ -211,18 +216,20 @@ class _Reader:
                 bits = _destination_side(t, flat)
                 if slot.cast == "widen":
                     bits, exact = _unwidened(bits, dtype)
-                    self.consistent &= exact
+                    self.consistent = self.consistent and exact
                 yield _source_side(t, self.values), _words(bits).to(self.values.device)
 
     def read(self, slot):
         for place, bits in self._pieces(slot):
             _words(place).copy_(bits)
+            self._first = bits[0, 0] if self._first is None else self._first
+            self.constant = self.constant and bool((bits == self._first).all())
 
     def compare(self, slot):
         for place, bits in self._pieces(slot):
             if slot.cast == "narrow" and not self._narrow:
                 place = place.to(getattr(torch, TORCH_NAMES[self._binding.map.destinations[slot.destination].dtype]))
-            self.consistent &= torch.equal(_words(place), bits)
+            self.consistent = self.consistent and torch.equal(_words(place), bits)
 
 
 def gather(binding: Binding, name: str) -> Gathered:
@@ -246,4 +253,5 @@ def gather(binding: Binding, name: str) -> Gathered:
         if several or slot not in whole:
             reader.compare(slot)
     tiles = [piece for slot in slots for piece in slot.tiles]
-    return Gathered(reader.values.reshape(source.shape), tiles, not hole.elements, bool(reader.consistent))
+    values = reader.values.reshape(source.shape)
+    return Gathered(values, tiles, not hole.elements, reader.consistent, reader.constant)

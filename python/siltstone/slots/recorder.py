@@ -71,6 +71,10 @@ class Recording(TorchDispatchMode, Rules):
     def _should_skip_dynamo(cls):
         return False  # nothing here is compiled: leaving the compiler out saves its import and half the time
 
+    def written(self):
+        """The sources that are copied somewhere."""
+        return {event.source[0] for event in self.events if event.source}
+
     def refuse(self, name, reason):
         self.refused.setdefault(name, reason)
 
@@ -259,7 +263,7 @@ class _Run:
 
 
 def _run(model, sources, load, device, watched):
-    failure, unseen = None, set()
+    failure, unseen, kept = None, set(), set()
     with Aside(model) as aside:
         recording = Recording(aside.destinations, aside.numbers)
         feed = _Feed(recording, sources, device, aside, watched)
@@ -270,7 +274,8 @@ def _run(model, sources, load, device, watched):
             failure = error
         if recording.workers:
             unseen = aside.changed()
-        kept = recording.kept()
+        if failure is None:
+            kept = recording.kept(recording.written() | set(recording.refused))
     return _Run(aside, recording, feed, failure, unseen, kept)
 
 

@@ -39,7 +39,7 @@ class Outcome:
     rebound   parameter -> (what was there instead of its scratch, the source that was out then or None)
     leaked    tensors that were on the model and had not been before
     unseen    destinations that worker threads wrote to without a source
-    kept      sources of which somebody still holds a tensor
+    kept      sources that are copied nowhere and of which somebody still holds a tensor
     """
 
     events: list[Event]
@@ -108,7 +108,7 @@ class _Owners:
 
     def __init__(self, events, refused):
         self.refused = refused
-        self.shadowed_by = {}  # source -> {its events that others overwrite wholly: by which source}
+        self.shadowed_by = {}  # source -> {its events that others overwrite wholly: by which sources}
         self.spoiled = set()  # fills that something else overwrites in part
         for earlier, later, same_place in _overlaps(events):
             self._later_wins(events, earlier, later, same_place)
@@ -127,7 +127,7 @@ class _Owners:
             if first != second:
                 self._refuse(name, "the loader copies two parts of it to the same place")
         elif same_place:
-            self.shadowed_by.setdefault(name, {})[earlier] = second.source[0]
+            self.shadowed_by.setdefault(name, {}).setdefault(earlier, set()).add(second.source[0])
         else:
             self._refuse(name, f"the loader overwrites a part of it with '{second.source[0]}'")
 
@@ -145,8 +145,8 @@ class _Owners:
             if len(by) == writes[name]:
                 out.add(name)
             else:
-                self._refuse(name, f"the loader overwrites a part of it with '{next(iter(by.values()))}'")
-        unknown = [n for n in out if any(owner in self.refused for owner in self.shadowed_by[n].values())]
+                self._refuse(name, "the loader overwrites a part of it with another tensor")
+        unknown = [n for n in out if self.refused.keys() & set().union(*self.shadowed_by[n].values())]
         for name in unknown:
             self._refuse(name, "the loader overwrites it with a tensor whose place is not known")
         return out - set(unknown)
@@ -192,8 +192,7 @@ def resolve(sources, destinations, outcome: Outcome) -> SlotMap:
     slots = _slots(sources, destinations, events, refused)
     owners = _Owners(events, refused)
     shadows = owners.shadows(events)
-    written = {event.source[0] for event in events if event.source}
-    for name in outcome.kept - written:
+    for name in outcome.kept:
         refused.setdefault(name, "the loader keeps it and copies it nowhere")
     accepted = [slot for slot in slots.values() if slot.tensor not in refused]
     placed = {slot.tensor for slot in accepted}

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import Unsupported
 from ..tensors import TORCH_NAMES
-from .aside import Aside, destinations_of, named_tensors
+from .aside import Aside, destinations_of, named_tensors, storage_key
 from .compress import from_pairs
 from .slotmap import CASTS, Slot, SlotMap, layout_of, sources_of
 from .tiles import TooScattered
@@ -185,8 +185,10 @@ class _Tracer:
         dtype = _dtype(destination.dtype)
         tensors = [named.get(name) for name in destination.parameters]
         layouts = tuple(layout_of(t) if t is not None and t.dtype is dtype else None for t in tensors)
-        storage = tensors[0].untyped_storage() if layouts[0] else None
-        if layouts != destination.layouts or storage.nbytes() // dtype.itemsize != destination.elements:
+        storages = {storage_key(t): t.untyped_storage() for t in tensors if t is not None}
+        storage = next(iter(storages.values()), None)
+        same = layouts == destination.layouts and len(storages) == 1
+        if not same or storage.nbytes() // dtype.itemsize != destination.elements:
             return torch.full((destination.elements,), 0.5, dtype=torch.float64).to(dtype if raw else torch.float64)
         flat = torch.empty(0, dtype=dtype, device=tensors[0].device).set_(storage, 0, (destination.elements,), (1,))
         return flat.clone().cpu() if raw else flat.to("cpu", torch.float64)

@@ -176,15 +176,17 @@ class Rules:
         self._whole = {}  # shape -> meta tensor, which all sources of that shape share
         self.made = []  # weak references to every Tracked
 
-    def kept(self):
-        """Sources of which somebody still holds a tensor."""
-        for collect in (False, True):
-            if collect:
-                gc.collect()
-            alive = [tensor for tensor in (made() for made in self.made) if tensor is not None]
-            if not alive:
-                break
-        return {name for tensor in alive for name in tensor.names}
+    def kept(self, settled):
+        """Sources other than the settled ones of which somebody still holds a tensor."""
+        names = self._alive() - settled
+        if names:
+            gc.collect()  # else a cycle may be all that holds them
+            names = self._alive() - settled
+        return names
+
+    def _alive(self):
+        tensors = (made() for made in self.made)
+        return {name for tensor in tensors if tensor is not None for name in tensor.names}
 
     def value_asked(self, names, what):
         """The exception to raise; the sources are refused even where the loader catches it."""
