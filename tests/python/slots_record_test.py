@@ -1,0 +1,414 @@
+"""Recording: every pattern of the zoo in every layout, bit for bit against the loader itself."""
+
+import contextlib
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import slots_bits as bits  # noqa: E402
+import slots_zoo as zoo  # noqa: E402
+
+import siltstone  # noqa: E402
+from siltstone import slots  # noqa: E402
+
+
+every_layout = pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=str)
+
+
+@pytest.fixture(params=zoo.PATTERNS.values(), ids=zoo.PATTERNS.keys())
+def pattern(request):
+    return request.param
+
+
+def record(model, **options):
+    return slots.record(model, bits.catalogue(model), model.load_weights, **options)
+
+
+def differential(pattern, layout, slot_map):
+    """Scattered changes of the bits must give what a load of the changed checkpoint gives."""
+    weights = bits.checkpoint(pattern.model(layout))
+    model = bits.loaded(pattern, layout, weights)
+    binding = slots.bind(slot_map, model)
+    assert not binding.unbound and not binding.check()
+    placed = {slot.tensor for slot in slot_map.slots}
+    for name in placed:
+        gathered = slots.gather(binding, name)
+        assert gathered.consistent
+        if gathered.complete and gathered.values.dtype is weights[name].dtype:
+            assert torch.equal(bits.words(gathered.values), bits.words(weights[name]))
+    changed, after = bits.patched(weights, sorted(placed))
+    for name, at in changed.items():
+        bits.scatter(binding, name, at, after[name])
+    assert bits.same(model, bits.loaded(pattern, layout, after))
+    assert not binding.check()
+
+
+@every_layout
+def test_a_pattern_is_placed_exactly_or_refused(pattern, layout):
+    model = pattern.model(layout)
+    slot_map = record(model)
+    names = set(model.sources)
+    classes = [{s.tensor for s in slot_map.slots + slot_map.shadows}, set(slot_map.refused), slot_map.ignored]
+    assert set().union(*classes) == names and sum(map(len, classes)) == len(names)
+    if pattern.recorded == "slot":
+        assert not slot_map.refused
+    if pattern.recorded == "refused":
+        assert set(slot_map.refused) == names and all(slot_map.refused.values())
+    assert slots.from_json(slots.to_json(slot_map)) == slot_map
+    differential(pattern, layout, slot_map)
+
+
+@pytest.mark.parametrize("layout", zoo.LAYOUTS[::2], ids=str)
+def test_a_pattern_is_traced_exactly_or_refused(pattern, layout):
+    model = pattern.model(layout)
+    recorded = record(model)
+    traced = slots.trace(model, bits.catalogue(model), model.load_weights)
+    if pattern.traced == "slot":
+        assert not traced.refused
+        if not recorded.refused:
+            assert all(bits.places(traced, name) == bits.places(recorded, name) for name in model.sources)
+            assert [s.cast for s in traced.slots] == [s.cast for s in recorded.slots]
+        merged = recorded.merged(traced)
+        assert not merged.refused
+        differential(pattern, layout, merged)
+    if pattern.traced == "refused":
+        assert set(traced.refused) == set(model.sources) and not traced.slots
+    assert slots.from_json(slots.to_json(traced)) == traced
+
+
+def everything(model):
+    """All that recording must not change: objects, addresses, shapes, bits, attributes."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers()), "derived": model.derived}
+    return (
+        {
+            name: (id(t), t.data_ptr(), tuple(t.shape), t.stride(), t.dtype, bits.words(t.data).tolist())
+            for name, t in tensors.items()
+        },
+        {key: id(value) for key, value in vars(model).items()},
+        dict(model.pending),
+        dict(vars(model.pattern)),
+    )
+
+
+def test_recording_and_tracing_leave_the_model_alone(pattern):
+    model = pattern.model(zoo.Layout(2, 1))
+    for i, parameter in enumerate(model.parameters()):
+        bits.words(parameter.data).copy_(bits.words(bits.random_bits(parameter.dtype, parameter.shape, i)))
+    before = everything(model)
+    record(model)
+    assert everything(model) == before
+    slots.trace(model, bits.catalogue(model), model.load_weights)
+    assert everything(model) == before
+
+
+class Own(torch.nn.Module):
+    """One parameter of eight words and a loader given by the test."""
+
+    def __init__(self, load=None):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.arange(8.0), requires_grad=False)
+        self.load = load
+        self.copy_of_w = self.w.clone()
+        self.history = [1]
+        self.helper = type("Helper", (), {})()
+        self.helper.scale = torch.full((2,), 3.0)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def record(self, sources=(("a", "F32", (8,)),)):
+        return slots.record(self, sources, lambda weights: self.load(self, weights))
+
+
+def whole_state(model):
+    tensors = (model.w, model.copy_of_w, model.helper.scale, model.seen)
+    return (
+        [(id(t), t.data_ptr(), t.tolist()) for t in tensors],
+        list(model.history),
+        set(vars(model)),
+        set(vars(model.helper)),
+    )
+
+
+UNKNOWN = torch.ones(2)  # hangs on nothing that could be found
+
+
+def vandal(model, weights):
+    UNKNOWN.zero_()
+    for _, w in weights:
+        UNKNOWN.copy_(w[:2])
+        model.w.data.copy_(w)
+        model.copy_of_w.mul_(2)
+        model.copy_of_w = None
+        model.helper.scale.zero_()
+        model.helper.more = w
+        model.history.append(w)
+        model.seen += 1
+        model.w.data = torch.zeros(3)
+        del model._parameters["w"]
+        model.extra = 1
+
+
+def test_a_loader_may_do_anything_to_the_model():
+    model = Own(vandal)
+    before = whole_state(model)
+    assert set(model.record().refused) == {"a"}
+    assert whole_state(model) == before
+    assert UNKNOWN.tolist() == [1, 1]
+
+
+def test_a_loader_that_raises_is_run_again_without_that_tensor():
+    def load(model, weights):
+        for name, w in weights:
+            model.w.data[:4].copy_(w) if name == "good" else model.w.data.zero_()
+            if name == "bad":
+                raise KeyError("no parameter of that name")
+
+    model = Own(load)
+    before = whole_state(model)
+    slot_map = model.record([("bad", "F32", (4,)), ("good", "F32", (4,))])
+    assert slot_map.refused == {"bad": "KeyError: 'no parameter of that name'"}
+    assert [s.tensor for s in slot_map.slots] == ["good"]
+    assert whole_state(model) == before
+
+
+def test_a_loader_that_fails_on_its_own_is_an_error():
+    def load(model, weights):
+        list(weights)
+        raise RuntimeError("weights are missing")
+
+    model = Own(load)
+    before = whole_state(model)
+    for run in (slots.record, slots.trace):
+        with pytest.raises(siltstone.Unsupported, match="weights are missing"):
+            run(model, [("a", "F32", (8,))], lambda weights: load(model, weights))
+    assert whole_state(model) == before
+
+
+def test_an_interrupted_recording_restores_the_model():
+    def load(model, weights):
+        model.w.data = torch.zeros(1)
+        raise KeyboardInterrupt
+
+    model = Own(load)
+    before = whole_state(model)
+    with pytest.raises(KeyboardInterrupt):
+        model.record()
+    assert whole_state(model) == before
+
+
+def test_a_family_of_failing_tensors_costs_few_runs():
+    runs = []
+
+    def load(model, weights):
+        runs.append(0)
+        for name, w in weights:
+            if name.startswith("layer"):
+                w.tolist()
+            model.w.data.copy_(w)
+
+    names = [f"layers.{i}.scale" for i in range(200)]
+    slot_map = Own(load).record([*((name.removesuffix("s"), "F32", (8,)) for name in names), ("last", "F32", (8,))])
+    assert set(slot_map.refused) == set(names) and len(runs) == 3
+
+
+def test_a_value_that_is_asked_for_is_refused_even_if_the_loader_goes_on():
+    def load(model, weights):
+        for _, w in weights:
+            model.w.data.copy_(w)
+            with contextlib.suppress(Exception):
+                float(w[0])
+
+    assert "value" in Own(load).record().refused["a"]
+
+
+def test_an_item_that_is_used_for_anything_but_filling_is_refused():
+    def use(operation):
+        def load(model, weights):
+            for _, w in weights:
+                model.w.data[0].fill_(operation(w[0].item()))
+                model.w.data[1:].copy_(w[1:])
+
+        return Own(load).record()
+
+    assert not use(lambda x: x).refused
+    for operation in (lambda x: x * 2, lambda x: x if x > 0 else x, float, lambda x: torch.tensor(x), lambda x: 0.0):
+        assert set(use(operation).refused) == {"a"}
+
+
+def test_a_tensor_that_overwrites_another_owns_the_place():
+    def load(model, weights):
+        for name, w in weights:
+            model.w.data[: w.numel()].copy_(w)
+
+    slot_map = Own(load).record([("a", "F32", (8,)), ("b", "F32", (8,))])
+    assert [s.tensor for s in slot_map.slots] == ["b"] and [s.tensor for s in slot_map.shadows] == ["a"]
+    assert not slot_map.refused
+    three = Own(load).record([("a", "F32", (8,)), ("b", "F32", (8,)), ("c", "F64", (8,))])
+    assert set(three.refused) == {"a", "b", "c"} and not three.shadows
+    partly = Own(load).record([("a", "F32", (8,)), ("b", "F32", (4,))])
+    assert [s.tensor for s in partly.slots] == ["b"] and "'b'" in partly.refused["a"]
+
+
+def test_sources_claim_the_device_that_the_engine_has():
+    devices = []
+
+    def load(model, weights):
+        for _, w in weights:
+            devices.append(w.device.type)
+            model.w.data.copy_(w.to("cpu"))
+
+    model = Own(load)
+    slot_map = slots.record(model, [("a", "F32", (8,))], lambda weights: load(model, weights), device="cuda")
+    assert devices == ["cuda"] and slot_map.contiguous("a") == (0, 0, 8)
+
+
+def test_what_is_filled_with_a_constant_is_padding():
+    layout = zoo.Layout(2, 1)
+    slot_map = record(zoo.PATTERNS["vocabulary"].model(layout))
+    assert slot_map.ignored == {"head"} and slot_map.unwritten() == {}
+    rows = zoo.VOCABULARY - zoo.PADDED // 2
+    (padding,) = slot_map.padding
+    (tile,) = padding.tiles
+    assert padding.value == 0 and (tile.destination_begin, tile.elements) == (rows * zoo.HIDDEN, 3 * zoo.HIDDEN)
+
+
+def test_all_ranks_together_have_every_element():
+    for pattern in zoo.PATTERNS.values():
+        ranks = [record(pattern.model(zoo.Layout(4, rank, True))) for rank in range(4)]
+        skipped = {"head"} if pattern.name == "vocabulary" else set()
+        assert set(slots.holes(ranks)) == skipped, pattern.name
+
+
+def test_an_expert_that_no_rank_has_is_named():
+    ranks = [record(zoo.PATTERNS["experts"].model(zoo.Layout(4, rank, True))) for rank in (0, 1, 3)]
+    missing = slots.holes(ranks)
+    assert set(missing) == {f"experts.2.{k}" for k in ("w1", "w2", "w3")}
+    assert missing["experts.2.w1"] == slots.Hole(zoo.INNER * zoo.HIDDEN, 0)
+    halves = [record(zoo.PATTERNS["column_shard"].model(zoo.Layout(4, rank))) for rank in (0, 1, 3)]
+    assert slots.holes(halves) == {"down": slots.Hole(zoo.HIDDEN * zoo.INNER // 4, zoo.INNER // 2)}
+
+
+def test_maps_of_different_catalogues_are_not_compared():
+    model = zoo.PATTERNS["plain"].model(zoo.Layout())
+    whole = record(model)
+    part = slots.record(model, bits.catalogue(model, {"norm"}), model.load_weights)
+    with pytest.raises(siltstone.Mismatch):
+        slots.holes([part, whole])
+
+
+def test_twenty_thousand_sources_are_recorded_in_little_memory(capsys):
+    import resource
+    import time
+
+    layers, experts = 52, 128
+    names = [f"{n}.{e}" for n in range(layers) for e in range(3 * experts)]
+
+    class Many(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            shape = (3 * experts, 64, 32)
+            self.layers = torch.nn.ParameterList(torch.empty(shape, dtype=torch.bfloat16) for _ in range(layers))
+
+        def load_weights(self, weights):
+            for name, w in weights:
+                layer, expert = map(int, name.split("."))
+                self.layers[layer].data[expert].copy_(w)
+
+    model = Many()
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
+    before, begin = peak(), time.perf_counter()
+    slot_map = slots.record(model, [(name, "BF16", (64, 32)) for name in names], model.load_weights)
+    seconds = time.perf_counter() - begin
+    with capsys.disabled():
+        print(f" [{len(names)} sources in {seconds:.1f} s, {peak() - before:.0f} MiB more]", end="")
+    assert len(slot_map.slots) == len(names) == 19968
+    for i, slot in enumerate(slot_map.slots):
+        assert slot.destination == i // (3 * experts)
+        assert slot_map.contiguous(slot.tensor)[1:] == (i % (3 * experts) * 2048, 2048)
+    assert peak() - before < 100
+    assert slots.holes([slot_map]) == {} == slot_map.unwritten()
+
+
+def test_a_rebinding_is_blamed_on_the_tensor_that_did_it():
+    def load(model, weights):
+        for name, w in weights:
+            if name == "rebinds":
+                model.w.data = w
+            elif name == "copied":
+                model.copy_of_w.data.copy_(w)
+
+    slot_map = Own(load).record([("skipped", "F32", (8,)), ("rebinds", "F32", (8,)), ("also skipped", "F32", (9,))])
+    assert set(slot_map.refused) == {"rebinds"} and slot_map.ignored == {"skipped", "also skipped"}
+
+    def late(model, weights):
+        model.w.data = dict(weights)["b"]
+
+    slot_map = Own(late).record([("a", "F32", (2,)), ("b", "F32", (8,)), ("c", "F32", (8,))])
+    assert set(slot_map.refused) == {"b", "c"} and slot_map.ignored == {"a"}  # which one, nobody saw
+
+
+def test_reshapes_that_trust_strides_are_mapped_by_elements():
+    """The C++ side of `reshape` calls operations that do not look at the strides of what they are given."""
+    unsafe, alias = torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default
+    for rows, columns in ((4, 4), (2, 8)):
+        reshapes = {
+            "unsafe": lambda w: unsafe(w.t().contiguous(), [16]),
+            "alias": lambda w: alias(w.t().contiguous(), [16], [1]),
+            "reshape": lambda w: w.t().reshape(16),
+        }
+        for reshape in reshapes.values():
+            model = torch.nn.Module()
+            model.w = torch.nn.Parameter(torch.zeros(16), requires_grad=False)
+
+            def load(weights, model=model, reshape=reshape):
+                for _, w in weights:
+                    model.w.data.copy_(reshape(w))
+
+            slot_map = slots.record(model, [("w", "F32", (rows, columns))], load)
+            expected = torch.arange(16).reshape(rows, columns).t().reshape(16).tolist()
+            assert [bits.places(slot_map, "w")[0, i] for i in range(16)] == expected
+
+
+def test_a_fill_under_another_dtype_still_spoils_what_it_hits():
+    def load(model, weights):
+        for name, w in weights:
+            part = model.w.data[:4] if name == "a" else model.w.data[4:]
+            part.copy_(w)
+        model.w.data.view(torch.uint8)[9:12].zero_()
+
+    slot_map = Own(load).record([("a", "F32", (4,)), ("b", "F32", (4,))])
+    assert [s.tensor for s in slot_map.slots] == ["b"] and not slot_map.padding
+    assert "elements of another size" in slot_map.refused["a"]
+
+
+class ShardedParameter(torch.nn.Parameter):
+    """As engines have them: a Parameter that knows how it is sharded and loads itself."""
+
+    def __new__(cls, data, **_):
+        return super().__new__(cls, data, requires_grad=False)
+
+    def __init__(self, data, rank):
+        self.rank = rank
+        self.loaded = 0
+
+    def weight_loader(self, w, begin):
+        size = w.shape[0] // 2
+        self.loaded += 1
+        part = self.data.narrow(0, begin, size)
+        shard = w.narrow(0, self.rank * size, size)
+        assert part.shape == shard.shape
+        part.copy_(shard)
+
+
+def test_parameters_of_a_class_of_their_own_load_themselves():
+    model = torch.nn.Module()
+    model.w = ShardedParameter(torch.ones(6, 4), rank=1)
+    before = model.w
+
+    def load(weights):
+        for name, w in weights:
+            model.w.weight_loader(w, "ab".index(name) * 3)
+
+    slot_map = slots.record(model, [("a", "F32", (6, 4)), ("b", "F32", (6, 4))], load)
+    assert [tuple(s.tiles[0][:4]) for s in slot_map.slots] == [(12, 0, 1, 12), (12, 12, 1, 12)]
+    assert model.w is before and before.loaded == 0 and before.tolist() == torch.ones(6, 4).tolist()
