@@ -7,7 +7,12 @@ torch.nn.functional.linear, which computes the same bits; what experts do is cor
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
+
 import torch
+
+from siltstone import slots
 
 
 def _backend_of_this_server():
@@ -38,6 +43,39 @@ def keep_plain_weights(backend: str) -> None:
     utils.dispatch_cpu_unquantized_gemm = plain_if_followed
 
 
-def adjust(slot_map, model):
-    """The map with what this platform does to parameters after loading."""
+def _packed_experts(model):
+    """(path, module, experts) of the layers whose expert weights were permuted after loading."""
+    try:
+        from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
+    except ImportError:  # not a vLLM that packs them
+        return
+    for path, module in model.named_modules():
+        kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
+        experts = getattr(kernel, "fused_experts", None)
+        if isinstance(experts, CPUUnquantizedExperts) and not experts._use_zentorch:
+            yield path, module, experts
+
+
+def _pack(module, experts):
+    from vllm._custom_ops import cpu_prepack_moe_weight
+
+    for weight in (module.w13_weight, module.w2_weight):
+        weight.data.copy_(cpu_prepack_moe_weight(weight.data, experts.isa))
+
+
+def adjust(slot_map: slots.SlotMap, model: torch.nn.Module) -> slots.SlotMap:
+    """The map with what this platform does to parameters after loading: packed experts are traced, layer by layer."""
+    for path, module, experts in _packed_experts(model):
+        parameters = [f"{path}.{name}" for name in ("w13_weight", "w2_weight")]
+        numbers = {i for i, d in enumerate(slot_map.destinations) if set(parameters) & set(d.parameters)}
+        names = {slot.tensor for slot in slot_map.slots if slot.destination in numbers}
+        catalogue = {name: (source.dtype, source.shape) for name, source in slot_map.sources.items() if name in names}
+        traced = slots.trace(
+            model, catalogue, model.load_weights, parameters=parameters, finish=partial(_pack, module, experts)
+        )
+        slot_map = dataclasses.replace(
+            slot_map,
+            slots=[slot for slot in slot_map.slots if slot.tensor not in names],
+            refused=slot_map.refused | dict.fromkeys(names, "vLLM packs the weights of experts on this platform"),
+        ).merged(traced)
     return slot_map
