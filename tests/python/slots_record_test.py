@@ -412,3 +412,11 @@ def test_parameters_of_a_class_of_their_own_load_themselves():
     slot_map = slots.record(model, [("a", "F32", (6, 4)), ("b", "F32", (6, 4))], load)
     assert [tuple(s.tiles[0][:4]) for s in slot_map.slots] == [(12, 0, 1, 12), (12, 12, 1, 12)]
     assert model.w is before and before.loaded == 0 and before.tolist() == torch.ones(6, 4).tolist()
+
+
+def test_a_view_that_overlaps_itself_is_no_place():
+    def load(model, weights):
+        for _, w in weights:
+            model.w.data.as_strided((3, 3), (2, 1)).copy_(w)
+
+    assert "overlaps itself" in Own(load).record([("a", "F32", (3, 3))]).refused["a"]

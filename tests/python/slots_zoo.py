@@ -454,7 +454,7 @@ def source_changed_in_place(m, p, name, w):
     m.w.data.copy_(w.mul_(2))
 
 
-@one(HIDDEN, 4, stored=(torch.int32, HIDDEN, 2), recorded="refused", traced="refused")
+@one(HIDDEN, 2, stored=(torch.int32, HIDDEN, 1), recorded="refused", traced="refused")
 @each
 def elements_of_another_size(m, p, name, w):
     m.w.data.copy_(w.view(BF16))
