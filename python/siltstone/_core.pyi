@@ -1,6 +1,9 @@
 """The C++ library behind siltstone's Python classes; use those."""
 
 from collections.abc import Mapping
+from typing import Annotated
+
+from numpy.typing import NDArray
 
 
 class Artifact:
@@ -228,6 +231,8 @@ class FollowStep:
     @property
     def commit_seconds(self) -> float: ...
 
+def tensor_digest(array: Annotated[NDArray, dict(order='C', device='cpu', writable=False)]) -> str: ...
+
 class RetainedBase:
     """A copy of the last published state in the publisher's memory."""
 
@@ -272,11 +277,13 @@ class Repository:
 
     def tensors(self, version: Version) -> list: ...
 
+    def digests(self, version: Version) -> list[str]: ...
+
     def publish_tensors(self, names: list, dtypes: list, arrays: list, f32_as_bf16: bool, companions: Mapping[str, bytes], retained: RetainedBase | None, progress: object | None, **options) -> PublishReport: ...
 
     def publish_files(self, path: str, progress: object | None, **options) -> PublishReport: ...
 
-    def load(self, version: Version, names: list, dtypes: list, arrays: list, threads: int, memory_bytes: int, progress: object | None) -> LoadReport: ...
+    def load(self, version: Version, names: list, dtypes: list, arrays: list, some: bool, threads: int, memory_bytes: int, progress: object | None) -> LoadReport: ...
 
     def checkout(self, version: Version, folder: str, replace: bool, threads: int, memory_bytes: int, progress: object | None) -> CheckoutReport: ...
 
@@ -310,6 +317,9 @@ class CommitNow:
 class Replica:
     @staticmethod
     def adopt(names: list, dtypes: list, arrays: list, at: Version) -> Replica: ...
+
+    @staticmethod
+    def adopt_slots(repository: Repository, at: Version, slots: list, destinations: list) -> Replica: ...
 
     @staticmethod
     def open(folder: str, repository: Repository) -> Replica: ...
