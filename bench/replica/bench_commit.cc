@@ -130,7 +130,9 @@ void measure(const char* what, uint64_t bytes, size_t tensors, bool transposed, 
   for (int round = 0; round <= rounds; ++round) {
     weights.step(one_in, random);
     const Version next = weights.publish(*repository, base);
-    auto staged = need(replica->stage(*repository, next, {.memory_bytes = uint64_t{4} << 30}));
+    StageOptions options;
+    options.memory_bytes = uint64_t{4} << 30;
+    auto staged = need(replica->stage(*repository, next, options));
     changed = staged->changed_elements();
     const double yardstick =
         seconds_of([&] { copy_in_parallel(weights.live.bytes(), copy.bytes()); });
