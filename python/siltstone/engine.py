@@ -126,14 +126,16 @@ def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _c
 class Prefetch:
     """A thread that stages the newest version of a branch beside whatever the engine does.
 
-    `take(version)` gives the staged change to it, made at once if the thread has not got there. One lock lies
-    around all use of the replica, so `take` may wait for a staging that is under way; the commit is the caller's.
+    `commit(version)` applies what was staged, or stages first if that is another version; it waits for a staging that
+    is under way. A failure of the thread is kept in `error` until it succeeds: it looks again after `interval` seconds.
     """
 
-    def __init__(self, replica: Replica, branch: str = "main", *, interval: float = 1.0, memory_bytes: int = GIB):
+    def __init__(self, replica: Replica, branch: str = "main", *, interval: float = 1.0, threads: int = 1,
+                 memory_bytes: int = GIB):
         self.replica = replica
         self.error = None
-        self._branch, self._interval, self._memory_bytes = branch, interval, memory_bytes
+        self._branch, self._interval = branch, interval
+        self._options = {"threads": threads, "memory_bytes": memory_bytes}
         self._staged = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -160,7 +162,7 @@ class Prefetch:
             try:
                 self._look()
                 self.error = None
-            except Exception as error:  # told with the next update, which tries again by itself
+            except Exception as error:
                 self.error = error
 
     def _look(self):
@@ -172,7 +174,7 @@ class Prefetch:
 
     def _stage(self, version):
         self._drop()
-        self._staged = self.replica.stage(version, memory_bytes=self._memory_bytes)
+        self._staged = self.replica.stage(version, **self._options)
 
     def commit(self, ref: str | _core.Version) -> _core.CommitReport | None:
         """Move the weights to a version; None if they hold it already."""

@@ -208,3 +208,21 @@ def test_a_checkout_opens_with_from_pretrained(bucket, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     other = siltstone.init(tmp_path / "other")
     assert other.publish(tmp_path / "saved", cache=tmp_path / "cache").version.root == bucket.head().root
+
+
+def test_a_version_tells_its_digests_and_gives_some_of_its_tensors(bucket):
+    model = torch.nn.Linear(7, 5)
+    bucket.publish(model)
+    with torch.no_grad():
+        model.weight += 1
+    bucket.publish(model)
+    digests = bucket.digests()
+    assert digests == {name: siltstone.digest(tensor) for name, tensor in model.state_dict().items()}
+    assert bucket.digests("main@0")["bias"] == digests["bias"] and bucket.digests("main@0")["weight"] != digests["weight"]
+    some = {"bias": torch.zeros(5)}
+    assert bucket.load("main", some, some=True) is some
+    assert torch.equal(some["bias"], model.bias)
+    with pytest.raises(siltstone.Mismatch):
+        bucket.load("main", {"bias": torch.zeros(5)})
+    with pytest.raises(siltstone.Mismatch):
+        bucket.load("main", {"bias": torch.zeros(5), "other": torch.zeros(5)}, some=True)

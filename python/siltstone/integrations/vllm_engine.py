@@ -25,6 +25,7 @@ class InitInfo(WeightTransferInitInfo):
     at            the version that the server's model folder holds, "main@7"
     branch        of which the newest version is staged beside serving; "" stages nothing ahead
     interval      seconds between looks at it
+    threads       that stage beside the worker's own
     memory_bytes  bound of what is staged
     """
 
@@ -32,6 +33,7 @@ class InitInfo(WeightTransferInitInfo):
     at: str
     branch: str = "main"
     interval: float = 1.0
+    threads: int = 1
     memory_bytes: int = engine.GIB
 
 
@@ -73,8 +75,9 @@ class SiltstoneEngine(WeightTransferEngine):
             memory_bytes=init_info.memory_bytes,
         )
         if init_info.branch:
+            options = {"interval": init_info.interval, "threads": init_info.threads}
             self._prefetch = engine.Prefetch(
-                self._replica, init_info.branch, interval=init_info.interval, memory_bytes=init_info.memory_bytes
+                self._replica, init_info.branch, memory_bytes=init_info.memory_bytes, **options
             )
 
     def start_weight_update(self) -> None:
