@@ -24,8 +24,8 @@ SIZES = {
 }
 
 
-def configuration(kind, tied):
-    sizes = SIZES | {"tie_word_embeddings": tied, "intermediate_size": 192}
+def configuration(kind, tied, others):
+    sizes = SIZES | {"tie_word_embeddings": tied, "intermediate_size": 192} | others
     if kind == "llama":
         return transformers.LlamaConfig(**sizes)
     if kind == "qwen2":
@@ -45,11 +45,11 @@ def byte_tokenizer():
     )
 
 
-def make(kind, folder, *, seed=7, tied=False):
-    """Saves the model and its tokenizer. Every element is random, norms and biases too: a constant tensor would
+def make(kind, folder, *, seed=7, tied=False, **others):
+    """Saves the model and its tokenizer; `others` are sizes of its configuration. Every element is random, norms and biases too: a constant tensor would
     say nothing about where its elements went."""
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(configuration(kind, tied), dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_config(configuration(kind, tied, others), dtype=torch.bfloat16)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_((1.0 if parameter.dim() == 1 else 0.0) + 0.2 * torch.randn(parameter.shape))
