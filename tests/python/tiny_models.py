@@ -32,27 +32,36 @@ def cold(folder):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
 
 
+class Models(dict):
+    """{version: model}, loaded when it is first asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
+
+    def __missing__(self, name):
+        self[name] = cold(self._folder / name)
+        return self[name]
+
+
 class Run:
     """A branch of versions of one tiny model; `models` has each as transformers saved and loaded it, without us."""
 
     def __init__(self, repository, folder, **options):
         self.repository = repository
-        self.folder = folder
         self.trainer = tiny_llama(**options)
-        self.trainer.save_pretrained(folder)
-        self.publisher = repository.publisher(companions=folder)
-        self.models = {}
-        self.publish()
+        self.models = Models(folder)
+        self.folder = folder / "main@0"  # as a server is started with it
+        self.trainer.save_pretrained(self.folder)
+        self.publisher = repository.publisher(companions=self.folder)
+        self.publisher.publish(self.trainer)
 
     def publish(self):
         """The next version's name."""
-        if self.models:
-            step(self.trainer, len(self.models))
-            self.trainer.save_pretrained(self.folder)
-        model = cold(self.folder)
-        version = self.publisher.publish(self.trainer, step=len(self.models)).version
-        self.models[version.name] = model
-        return version.name
+        seq = self.repository.head().seq + 1
+        step(self.trainer, seq)
+        self.trainer.save_pretrained(self.models._folder / f"main@{seq}")
+        return self.publisher.publish(self.trainer, step=seq).version.name
 
 
 def logits(model, tokens=TOKENS):
