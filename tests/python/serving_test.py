@@ -378,7 +378,7 @@ def test_it_follows_by_itself_while_many_generate(run, backend):
     threads = [threading.Thread(target=generate, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-    for _ in range(4):
+    for _ in range(3 if backend is None else 2):
         name = run.publish()
         seen = engine.generate(PROMPT, serving.Sampling(1, 0), serving.VersionNeeds(serving.engine.parse_version(name)))
         assert seen.versions == [name]
@@ -389,7 +389,7 @@ def test_it_follows_by_itself_while_many_generate(run, backend):
         engine.update("main@0")
     assert engine.problem() is None
     engine.close()
-    assert torch.equal(logits(model), logits(run.models["main@4"]))
+    assert torch.equal(logits(model), logits(run.models[name]))
     expected, checked = {}, 0
     for number, done in answers:
         order = [int(version.split("@")[1]) for version in done.versions]
@@ -410,7 +410,7 @@ def test_a_follower_that_ends_is_seen_in_the_health(run, engine, server):
     run.publish()
     wait_until(lambda: ask(server, "/health", method="GET")[0] == 503)
     answer = ask(server, "/health", method="GET")[1]
-    assert "the weights stay at main@0" in answer["error"]["message"]
+    assert "the weights stay at main@0: " in answer["error"]["message"] and "lm_head" in answer["error"]["message"]
     assert complete(server)[0] == 200
     with pytest.raises(siltstone.Mismatch):
         engine.close()

@@ -113,6 +113,7 @@ class Engine:
         self._cache = "cache" if "cache" in takes else "past_key_values"  # its name in older transformers
         self._held = None  # (branch, seq); changed within gate.exclusive()
         self._replica = self._prefetch = self._follower = None
+        self._failure = None  # of the follower
         self._attaching = threading.Lock()
         end = self._plain.generation_config.eos_token_id
         self._ends = frozenset(end if isinstance(end, (list, tuple)) else [] if end is None else [end])
@@ -162,21 +163,31 @@ class Engine:
     def close(self) -> None:
         """Ends its threads; the weights stay as they are. Raises what a follower failed with."""
         with self._attaching:
-            self._detach()
+            failure = self._detach()
+        if failure is not None:
+            raise failure
 
     def _detach(self):
+        """What the follower failed with."""
         prefetch, follower, replica = self._prefetch, self._follower, self._replica
-        self._prefetch = self._follower = self._replica = None
+        if prefetch is not None:
+            prefetch.close()
+        if follower is not None:
+            follower._at_exit()  # not `stop`, which raises
+        failure = self._ended()
+        if replica is not None:
+            replica.close()
         with self.gate.exclusive():
-            self._held = None
-        try:
-            if prefetch is not None:
-                prefetch.close()
-            if follower is not None:
-                follower.stop()
-        finally:
-            if replica is not None:
-                replica.close()
+            self._prefetch = self._follower = self._replica = self._held = self._failure = None
+        return failure
+
+    def _ended(self):
+        if self._follower is not None and self._failure is None:
+            try:
+                self._follower.check()
+            except Exception as failure:
+                self._failure = failure
+        return self._failure
 
     @contextmanager
     def _moving(self, version):
@@ -201,7 +212,7 @@ class Engine:
     def problem(self) -> str | None:
         """Why the weights no longer follow or are not staged ahead."""
         if self._follower is not None and not self._follower.running:
-            return f"the weights stay at {self.version}: their follower has ended"
+            return f"the weights stay at {self.version}: {self._ended() or 'their follower has ended'}"
         if self._prefetch is not None and self._prefetch.error is not None:
             return f"the next version is not staged: {self._prefetch.error}"
         return None

@@ -54,7 +54,8 @@ class Server:
         self.url = f"http://{shown}:{self._http.server_port}"
 
     def __enter__(self):
-        threading.Thread(target=self._http.serve_forever, name="siltstone-serving", daemon=True).start()
+        poll = {"poll_interval": 0.02}  # which `shutdown` waits for
+        threading.Thread(target=self._http.serve_forever, kwargs=poll, name="siltstone-serving", daemon=True).start()
         return self
 
     def __exit__(self, *_):
