@@ -314,6 +314,27 @@ def test_a_pause_that_aborts_answers_with_what_there_is(run, engine, server):
     assert ask(server, "/is_paused", method="GET")[1] == {"is_paused": False}
 
 
+def test_a_change_comes_before_tokens_that_waited_longer():
+    gate, order = serving.Gate(), []
+
+    def token():
+        with gate.request() as ticket, gate.token(ticket):
+            order.append("token")
+
+    def change():
+        with gate.exclusive():
+            order.append("change")
+
+    with gate.request() as ticket, gate.token(ticket):
+        ends = [in_thread(token), in_thread(token)]
+        wait_until(lambda: len(gate._changed._waiters) == 2)
+        ends.append(in_thread(change))
+        wait_until(lambda: gate._changes == 1)
+    for end in ends:
+        end()
+    assert order == ["change", "token", "token"]
+
+
 def test_a_resume_ends_a_pause_that_still_waits(engine, server):
     stop = Between(engine, 2)
     early = in_thread(complete, server, 4)
