@@ -16,7 +16,7 @@ import siltstone
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tiny_models import Run, cold, logits  # noqa: E402 - it imports what may be missing
+from small_models import Run, cold, logits  # noqa: E402 - it imports what may be missing
 from transformers import LlamaForCausalLM  # noqa: E402
 
 from siltstone import serving  # noqa: E402
@@ -213,7 +213,7 @@ def test_vllms_client_drives_it(run, engine, server):
     assert not engine.gate.paused and [p.data_ptr() for p in engine.model.parameters()] == pointers
     client.update("main@1")  # back to an older one, when it is asked for
     assert torch.equal(logits(engine.model), logits(run.models["main@1"]))
-    with pytest.raises(siltstone.Unsupported, match="main@9"):
+    with pytest.raises(vllm.Refused, match="main@9"):
         client.update("main@9")
     assert client.version() == "main@1" and not engine.gate.paused
     run.publish()
@@ -224,10 +224,10 @@ def test_vllms_client_drives_it(run, engine, server):
 
 def test_weights_that_are_another_version_are_refused(run, engine, server):
     run.publish()
-    with pytest.raises(siltstone.Unsupported, match="answered 409"):
+    with pytest.raises(vllm.Refused, match="answered 409"):
         vllm.Server(server.url).attach(run.repository.url, "main@1")
     assert engine.version is None and complete(server)[0] == 200
-    with pytest.raises(siltstone.Unsupported, match="is not known here"):
+    with pytest.raises(vllm.Refused, match="is not known here"):
         vllm.Server(server.url).attach(run.repository.url, "main@0", speed=3)
 
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from reload_standin import StandIn  # noqa: E402 - they import what may be missing
-from tiny_models import Run, cold, logits  # noqa: E402
+from small_models import Run, cold, logits  # noqa: E402
 
 from siltstone.integrations import sglang  # noqa: E402
 
@@ -223,7 +223,7 @@ def test_a_server_that_says_another_version_afterwards_is_told(run, live, standi
 def test_a_server_that_is_not_there(run, live):
     with StandIn() as gone:
         url = gone.url
-    with pytest.raises(siltstone.Unavailable, match="/model_info"):
+    with pytest.raises(siltstone.Unavailable, match="/model_info.*the folder .* holds main@0, whole"):
         sglang.follow(sglang.Server(url), run.repository, live, until=0)
     with run.repository.replica(live) as replica:
         assert replica.version.name == "main@0", "the folder was brought there first"

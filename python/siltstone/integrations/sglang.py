@@ -21,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any
 
 import siltstone
@@ -194,11 +195,11 @@ def follow(server: Any, bucket: str | os.PathLike | siltstone.Repository, folder
         while not stop.is_set():
             head = repository.head(branch)
             fetched, seconds = _move(replica, head)
-            previous = server.version()
-            if previous != head.name:
-                paused = _tell(server, folder, head)
-                if on_version is not None:
-                    on_version(Update(previous, head, fetched, seconds, paused))
+            with _told(folder, head):
+                previous = server.version()
+                paused = server.update(folder, head.name) if previous != head.name else None
+            if paused is not None and on_version is not None:
+                on_version(Update(previous, head, fetched, seconds, paused))
             if until is not None and head.seq >= until:
                 return
             stop.wait(interval)
@@ -215,9 +216,11 @@ def _move(replica, head):
     return fetched, time.monotonic() - begin
 
 
-def _tell(server, folder, head):
+@contextmanager
+def _told(folder, head):
+    """Adds to an error what the folder holds."""
     try:
-        return server.update(folder, head.name)
+        yield
     except siltstone.Error as error:
         raise type(error)(f"{error}; the folder {folder} holds {head.name}, whole: follow again to go on") from error
 

@@ -133,22 +133,25 @@ class Engine:
         return None if self._held is None else _name(self._held)
 
     def attach(self, bucket: str | os.PathLike | siltstone.Repository, at: str, *, branch: str = "main",
-               interval: float = 1.0, memory_bytes: int = GIB) -> None:
+               **options: Any) -> None:
         """Tell which version of a bucket the weights are; newer ones of `branch` are then staged ("": none ahead).
 
+        options: interval, threads and memory_bytes, as for `siltstone.engine.Prefetch`.
         Raises Mismatch if the weights are not that version, bit for bit.
         """
         with self._attaching:
             replica = self._adopt(bucket, at)
             if branch:
-                self._prefetch = engine.Prefetch(replica, branch, interval=interval, memory_bytes=memory_bytes)
+                self._prefetch = engine.Prefetch(replica, branch, **options)
 
     def follow(self, bucket: str | os.PathLike | siltstone.Repository, at: str, *, branch: str = "main",
-               interval: float = 1.0, memory_bytes: int = GIB) -> siltstone.Follower:
+               interval: float = 1.0, threads: int = 1, memory_bytes: int = GIB) -> siltstone.Follower:
         """As `attach`, and move to every new version by itself."""
         with self._attaching:
             replica = self._adopt(bucket, at)
-            self._follower = replica.follow(branch, pause=self._moving, interval=interval, memory_bytes=memory_bytes)
+            self._follower = replica.follow(
+                branch, pause=self._moving, interval=interval, threads=threads, memory_bytes=memory_bytes
+            )
             return self._follower
 
     def _adopt(self, bucket, at):

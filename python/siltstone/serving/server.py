@@ -174,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def init_transfer(self):
         told = _object(self.body, "init_info")
-        types = {"bucket": str, "at": str, "branch": str, "interval": (int, float), "memory_bytes": int}
+        types = {"bucket": str, "at": str, "branch": str, "interval": (int, float), "threads": int, "memory_bytes": int}
         _known(told, types, ("bucket", "at"))
         self.engine.attach(told.pop("bucket"), told.pop("at"), **told)
         return {"status": "ok", "weight_version": self.engine.version}

@@ -1,4 +1,4 @@
-"""Tiny causal language models for tests: made in code, published as model folders, moved by small steps."""
+"""Small causal language models for tests: made in code, published as model folders, moved by small steps."""
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
