@@ -167,10 +167,16 @@ def is_module(source):
     return torch is not None and isinstance(source, torch.nn.Module)
 
 
+COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module that it wraps
+
+
 def named(source):
-    """All (name, tensor) of a module or mapping, tied ones under each of their names."""
+    """All (name, tensor) of a module or mapping, tied ones under each of their names.
+
+    A module that is compiled, or has compiled parts, has the names that it had before.
+    """
     if is_module(source):
-        source = source.state_dict(keep_vars=True)
+        source = {name.replace(COMPILED, ""): t for name, t in source.state_dict(keep_vars=True).items()}
     if isinstance(source, Mapping):
         for name in source:
             if not isinstance(name, str):

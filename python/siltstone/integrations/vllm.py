@@ -116,7 +116,7 @@ class Server:
         held = None
         while until is None or held is None or held.seq < until:
             head = repository.head(branch)
-            if head != held:
+            if held is None or head != held:
                 seconds = self.update(head.name)
                 held = head
                 if on_version is not None:
