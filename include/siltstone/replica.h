@@ -99,7 +99,8 @@ class Replica {
                                                 const Version& at);
 
   // The same for tensors that lie in slots, which together must hold every element of `tensors`,
-  // the version's (Repository::tensors), and no byte twice: kInvalidArgument.
+  // the version's (Repository::tensors), and no byte twice (kInvalidArgument) unless two tensors
+  // are wholly the same bytes: tied, and the same in every version that may be staged.
   static Result<std::unique_ptr<Replica>> adopt(std::vector<TensorInfo> tensors,
                                                 std::vector<Slot> slots, const Version& at);
 

@@ -55,10 +55,12 @@ void bind_version(nb::module_& module) {
       .def_ro("epoch", &Version::epoch, "Rises when another writer takes the branch over.")
       .def_ro("fence", &Version::fence, "Made to take the branch over; the state is the parent's.")
       .def_ro("artifacts", &Version::artifacts)
-      .def("__eq__",
-           [](const Version& v, const nb::object& other) {
-             return nb::isinstance<Version>(other) && nb::cast<const Version&>(other).id == v.id;
-           })
+      .def(
+          "__eq__",
+          [](const Version& v, const nb::object& other) {
+            return nb::isinstance<Version>(other) && nb::cast<const Version&>(other).id == v.id;
+          },
+          "other"_a.none())
       .def("__hash__", [](const Version& v) { return std::hash<std::string>()(v.id.commit_hash); })
       .def("__repr__", &describe);
 }

@@ -106,7 +106,7 @@ Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<TensorInfo> te
     replica->places_.push_back(std::move(place));
   }
   if (slot != slots.end()) return unknown();
-  SILT_TRY(check_apart(replica->places_));
+  SILT_ASSIGN(replica->ties_, find_ties(replica->places_));
   replica->tensors_ = std::move(tensors);
   SILT_TRY(replica->find_sums(at));
   return std::unique_ptr<Replica>(std::move(replica));
@@ -120,6 +120,17 @@ Status MemoryReplica::find_sums(const Version& at) {
                                       root + ", expected " + at.root};
   }
   version_ = at;
+  return {};
+}
+
+// What is one memory here must be the same in the version.
+Status MemoryReplica::check_ties(const std::vector<Sum128>& sums, const Version& target) const {
+  for (size_t t = 0; t < ties_.size(); ++t) {
+    if (sums[t] == sums[ties_[t]]) continue;
+    return Error{Code::kMismatch, "tensors '" + tensors_[ties_[t]].name + "' and '" +
+                                      tensors_[t].name + "' are one memory here and differ in " +
+                                      target.id.name()};
+  }
   return {};
 }
 
@@ -205,6 +216,7 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   if (state_root(state_rows(tensors_, rebuilt.after)) != commit.root) {
     return Error{Code::kCorrupt, "what was staged is not " + commit.id.name()};
   }
+  SILT_TRY(check_ties(rebuilt.after, commit.version()));
   change->version = commit.version();
   change->sums = std::move(rebuilt.after);
   if (way_back) {

@@ -32,9 +32,11 @@ class MemoryReplica final : public Replica {
   struct Change;
   MemoryReplica() = default;
   Status find_sums(const Version& at);
+  Status check_ties(const std::vector<Sum128>& sums, const Version& target) const;
 
   std::vector<TensorInfo> tensors_;  // sorted by name
   std::vector<Placement> places_;    // theirs
+  std::vector<size_t> ties_;         // the first tensor on the same memory
   std::vector<Sum128> sums_;
   Version version_;
   std::optional<WayBack> back_;

@@ -1,7 +1,9 @@
 #include "replica/placement.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
+#include <utility>
 
 #include "base/try.h"
 #include "delta/grid.h"
@@ -246,15 +248,8 @@ Range range_of(const Placement::Part& part, unsigned word_bytes) {
           word_bytes};
 }
 
-}  // namespace
-
 // Most tiles lie apart even as ranges; the bytes are looked at where ranges overlap.
-Status check_apart(std::span<const Placement> placements) {
-  std::vector<Range> ranges;
-  for (const Placement& placement : placements) {
-    for (const Placement::Part& part : placement.parts())
-      ranges.push_back(range_of(part, placement.word_bytes()));
-  }
+Status check_apart(std::vector<Range> ranges) {
   std::ranges::sort(ranges, {}, &Range::begin);
   for (size_t first = 0, last = 0; first < ranges.size(); first = last) {
     uint64_t end = ranges[first].end;
@@ -266,6 +261,25 @@ Status check_apart(std::span<const Placement> placements) {
     SILT_TRY(mark_all(std::span(ranges).subspan(first, last - first), ranges[first].begin, end));
   }
   return {};
+}
+
+}  // namespace
+
+Result<std::vector<size_t>> find_ties(std::span<const Placement> placements) {
+  std::vector<size_t> first(placements.size());
+  std::map<std::pair<uint64_t, size_t>, size_t> whole;  // by address and size
+  std::vector<Range> ranges;
+  for (size_t i = 0; i < placements.size(); ++i) {
+    first[i] = i;
+    const MutByteSpan resident = placements[i].resident();
+    if (!resident.empty())
+      first[i] = whole.try_emplace({address(resident), resident.size()}, i).first->second;
+    if (first[i] != i) continue;
+    for (const Placement::Part& part : placements[i].parts())
+      ranges.push_back(range_of(part, placements[i].word_bytes()));
+  }
+  SILT_TRY(check_apart(std::move(ranges)));
+  return first;
 }
 
 }  // namespace siltstone

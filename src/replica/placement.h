@@ -48,7 +48,8 @@ class Placement {
 };
 
 // kInvalidArgument if two places of any tensors share a byte: a commit would write one over the
-// other.
-Status check_apart(std::span<const Placement> placements);
+// other. Whole tensors on the same memory are tied: returns for each the first that lies there,
+// itself if it is that one.
+Result<std::vector<size_t>> find_ties(std::span<const Placement> placements);
 
 }  // namespace siltstone

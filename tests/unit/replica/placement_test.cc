@@ -97,7 +97,7 @@ TEST(Placement, GathersAndOverwritesWhatTheTilesSay) {
     });
     const Result<Placement> place = Placement::make(made.tensor, made.parts());
     ASSERT_TRUE(place) << place.error().message;
-    ASSERT_TRUE(check_apart({&*place, 1}));
+    ASSERT_TRUE(find_ties({&*place, 1}));
     for (int part = 0; part < 4; ++part) {
       const uint64_t words = now.size() / word;
       const uint64_t begin = part == 0 ? 0 : random() % words;
@@ -205,16 +205,29 @@ TEST(Placement, SharedMemoryIsNoticed) {
   beside.destination_begin = 7;
   const auto apart = [&](const SlotTile& a, const SlotTile& b) {
     const std::vector<Placement> both = {at(a), at(b)};
-    return bool(check_apart(both));
+    return bool(find_ties(both));
   };
   EXPECT_TRUE(apart(even, odd));
-  EXPECT_FALSE(apart(even, even));
+  EXPECT_FALSE(apart(even, even)) << "not whole: they cannot be told to be tied";
   EXPECT_TRUE(apart(left, right));
   EXPECT_FALSE(apart(left, beside));
   EXPECT_TRUE(apart({.columns = 64}, {.destination_begin = 64, .columns = 64}));
   EXPECT_FALSE(apart({.columns = 64}, {.destination_begin = 63, .columns = 64}));
-  EXPECT_FALSE(check_apart(std::vector{at({.columns = 64, .destination_column_stride = 0})}))
+  EXPECT_FALSE(find_ties(std::vector{at({.columns = 64, .destination_column_stride = 0})}))
       << "a tile that puts all its elements into one place";
+}
+
+TEST(Placement, WholeTensorsOnTheSameMemoryAreTied) {
+  std::vector<std::byte> memory(4 * 64);
+  const TensorInfo tensor = tensor_of({8, 8});
+  const auto at = [&](uint64_t begin) {
+    const SlotTile tile{.destination_begin = begin, .columns = 64};
+    return *Placement::make(tensor, {{tile, memory}});
+  };
+  const auto ties = find_ties(std::vector{at(64), at(0), at(64), at(0)});
+  ASSERT_TRUE(ties) << ties.error().message;
+  EXPECT_EQ(*ties, (std::vector<size_t>{0, 1, 0, 1}));
+  EXPECT_FALSE(find_ties(std::vector{at(64), at(0), at(32)}));
 }
 
 }  // namespace

@@ -192,6 +192,34 @@ TEST_F(SlotsTest, ChangedMemoryIsNoticedAndRepaired) {
   EXPECT_EQ(now, memory());
 }
 
+// Both names of a tie are in the version: they move together, or not at all.
+TEST_F(SlotsTest, TiedTensorsMustAgree) {
+  const auto tied = [&] {
+    return std::ranges::find(model_.tensors, "tied", &TinyModel::Tensor::name);
+  };
+  model_.tensors.insert(model_.tensors.end() - 2, model_.tensors[4]);
+  model_.tensors[model_.tensors.size() - 3].name = "tied";
+  slots_.push_back({"tied", qkv_, {{.columns = 96 * kHidden}}});
+  publish();
+  load(model_);
+  const auto replica = *adopt();
+  model_.step(1);
+  tied()->bytes = model_.tensors[4].bytes;
+  publish();
+  ASSERT_TRUE(move(*replica));
+  const auto now = memory();
+  load(model_);
+  EXPECT_EQ(now, memory());
+  tied()->bytes[0] ^= std::byte{1};
+  publish();
+  const Status moved = move(*replica);
+  ASSERT_FALSE(moved);
+  EXPECT_EQ(moved.error().code, Code::kMismatch);
+  EXPECT_NE(moved.error().message.find("'q' and 'tied' are one memory"), std::string::npos)
+      << moved.error().message;
+  EXPECT_EQ(now, memory());
+}
+
 // An element that lives in several places, as replicated key heads do.
 TEST_F(SlotsTest, AllPlacesOfAnElementAreWritten) {
   std::vector<std::byte> again(32 * kHidden * 2);
