@@ -60,7 +60,7 @@ void bind_version(nb::module_& module) {
           [](const Version& v, const nb::object& other) {
             return nb::isinstance<Version>(other) && nb::cast<const Version&>(other).id == v.id;
           },
-          "other"_a.none())
+          nb::arg("other").none())
       .def("__hash__", [](const Version& v) { return std::hash<std::string>()(v.id.commit_hash); })
       .def("__repr__", &describe);
 }
