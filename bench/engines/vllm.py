@@ -17,16 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import safetensors.torch
-import torch
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/engines")]
 
-import tiny_models  # noqa: E402 - found through the path above
+from training import Training  # noqa: E402 - found through the path above
 from vllm_server import BACKEND, Vllm  # noqa: E402
 
-import siltstone  # noqa: E402
 from siltstone.integrations.vllm import Server  # noqa: E402
 
 SIZES = {
@@ -38,41 +34,23 @@ SIZES = {
 }
 
 
-class Bench:
-    def __init__(self, options, work):
-        self.model, self.bucket = work / "model", str(work / "bucket")
-        tiny_models.make("llama", self.model, num_hidden_layers=options.layers, **SIZES)
-        repository = siltstone.open(self.bucket, create=True)
-        repository.publish(self.model)
-        self.publisher = repository.publisher()
-        self.folder = repository.replica(work / "folder")  # what vLLM reloads: always the version of the round
-        self.weights = safetensors.torch.load_file(self.model / "model.safetensors")
-        self.random = torch.Generator().manual_seed(3)
+def one_round(number, training, folder, server, driver):
+    """(seconds of the update, seconds of the reload). After either the weights are the round's version."""
+    version = training.step().version
+    folder.update(version)
+    time.sleep(3)  # for staging beside the server
 
-    def step(self):
-        for tensor in self.weights.values():
-            words = tensor.view(torch.int16)
-            words[torch.rand(words.shape, generator=self.random) < 0.01] ^= 1
-        report = self.publisher.publish(self.weights)
-        self.folder.update(report.version)
-        time.sleep(3)  # for staging beside the server
-        return report
+    def reload():
+        begin = time.monotonic()
+        with driver.paused():
+            path = str(training.model.with_name("folder"))
+            server.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
+        return time.monotonic() - begin
 
-    def round(self, number, server, driver):
-        """(seconds of the update, seconds of the reload). After either the weights are the round's version."""
-        version = self.step().version.name
-        folder = str(Path(self.bucket).parent / "folder")
-
-        def reload():
-            begin = time.monotonic()
-            with driver.paused():
-                server.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
-            return time.monotonic() - begin
-
-        if number % 2 == 0:
-            return driver.update(version), reload()
-        other = reload()
-        return driver.update(version), other
+    if number % 2 == 0:
+        return driver.update(version.name), reload()
+    other = reload()
+    return driver.update(version.name), other
 
 
 def main():
@@ -81,14 +59,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="siltstone-bench-") as scratch:
-        bench = Bench(options, Path(scratch))
-        mebibytes = sum(tensor.nbytes for tensor in bench.weights.values()) / 2**20
-        with Vllm(bench.model, *BACKEND) as server:
+        training = Training(Path(scratch), "llama", num_hidden_layers=options.layers, **SIZES)
+        folder = training.repository.replica(training.model.with_name("folder"))  # what vLLM reloads
+        mebibytes = sum(tensor.nbytes for tensor in training.weights.values()) / 2**20
+        with Vllm(training.model, *BACKEND) as server:
             driver = Server(server.endpoint)
             begin = time.monotonic()
-            driver.attach(bench.bucket, "main@0", interval=0.1)
-            print(f"{mebibytes:.0f} MiB in {len(bench.weights)} tensors; attached in {time.monotonic() - begin:.1f} s")
-            pairs = [bench.round(number, server, driver) for number in range(options.rounds)]
+            driver.attach(str(training.bucket), "main@0", interval=0.1)
+            print(f"{mebibytes:.0f} MiB in {len(training.weights)} tensors; attached in {time.monotonic() - begin:.1f} s")
+            pairs = [one_round(number, training, folder, server, driver) for number in range(options.rounds)]
     for update, reload in pairs:
         print(f"update {update * 1e3:.0f} ms, reload {reload * 1e3:.0f} ms")
     update, reload = (statistics.median(column) for column in zip(*pairs, strict=True))

@@ -12,8 +12,9 @@ struct MHD_Response;
 
 namespace siltstone::relay {
 
-// Sends what may be served of a file that is whole or arrives, and waits for more; cuts the connection if the object fails. Borrows
-// `request` until its reply ends. `file` may be null for a reply without body.
+// Sends what may be served of a file that is whole or arrives, and waits for more; cuts the
+// connection if the object fails. Borrows `request` until its reply ends. `file` may be null for a
+// reply without body.
 MHD_Response* arriving_response(ServerRequest& request, std::shared_ptr<const File> file,
                                 const ByteRange& range, std::shared_ptr<Parking> parking,
                                 Metrics& metrics);

@@ -6,9 +6,8 @@ import threading
 import time
 
 import pytest
-import safetensors.torch
 import tiny_models
-import torch
+from training import Training
 from vllm_server import BACKEND, Vllm
 
 import siltstone
@@ -18,35 +17,14 @@ UPDATES = 50
 CLIENTS = 3
 
 
-class Run:
-    """A model in a bucket, and a trainer's steps."""
-
-    def __init__(self, folder, kind):
-        self.folder = folder
-        self.model = folder / "model"
-        tiny_models.make(kind, self.model)
-        self.bucket = folder / "bucket"
-        self.repository = siltstone.open(self.bucket, create=True)
-        self.repository.publish(self.model)
-        self.publisher = self.repository.publisher()
-        self.weights = safetensors.torch.load_file(self.model / "model.safetensors")
-        self.random = torch.Generator().manual_seed(3)
-
-    def step(self):
-        """About one bf16 word in a hundred moves by one; returns the version's name."""
-        for tensor in self.weights.values():
-            words = tensor.view(torch.int16)
-            words[torch.rand(words.shape, generator=self.random) < 0.01] ^= 1
-        return self.publisher.publish(self.weights).version.name
-
-    def cold(self, version):
-        """A model folder of a version, for a server that starts with it."""
-        folder = self.folder / version.replace("@", "-")
-        self.repository.checkout(version, folder)
-        for file in self.model.iterdir():
-            if not (folder / file.name).exists():
-                shutil.copy(file, folder)
-        return folder
+def cold(run, version):
+    """A model folder of a version, for a server that starts with it."""
+    folder = run.model.with_name(version.replace("@", "-"))
+    run.repository.checkout(version, folder)
+    for file in run.model.iterdir():
+        if not (folder / file.name).exists():
+            shutil.copy(file, folder)
+    return folder
 
 
 class Clients:
@@ -78,29 +56,29 @@ class Clients:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3_moe"])
 def test_a_server_takes_versions_while_it_generates(tmp_path, kind):
-    run = Run(tmp_path, kind)
+    run = Training(tmp_path, kind)
     seconds, names = [], []
     with Vllm(run.model, *BACKEND) as server:
         driver = Server(server.endpoint)
         driver.attach(str(run.bucket), "main@0", interval=0.02)
         with Clients(server) as clients:
             for _ in range(UPDATES):
-                names.append(run.step())
+                names.append(run.step().version.name)
                 time.sleep(0.1)  # the time that a training step leaves for staging
                 seconds.append(driver.update(names[-1]))
                 assert driver.version() == names[-1]
         assert not clients.failures and len(clients.answers) > UPDATES
         warm = server.complete([1, 2, 3], 16)["choices"], server.checksums()
-        reload = reload_seconds(server, run) if kind != "qwen3_moe" else None
-    with Vllm(run.cold(names[-1]), *BACKEND) as server:
-        cold = server.complete([1, 2, 3], 16)["choices"], server.checksums()
-    assert warm == cold, "every parameter and every log-probability as of a cold start"
+        reload = reload_seconds(server) if kind != "qwen3_moe" else None
+    with Vllm(cold(run, names[-1]), *BACKEND) as server:
+        fresh = server.complete([1, 2, 3], 16)["choices"], server.checksums()
+    assert warm == fresh, "every parameter and every log-probability as of a cold start"
     told = "" if reload is None else f", vLLM's own reload {reload * 1e3:.0f} ms"
     print(f"\n{kind}: paused for {statistics.median(seconds) * 1e3:.0f} ms (median of {UPDATES}), "
           f"{len(clients.answers)} requests answered{told}")
 
 
-def reload_seconds(server, run):
+def reload_seconds(server):
     """vLLM's own full reload of the same model, requests and all."""
     begin = time.monotonic()
     server.post("/collective_rpc", {"method": "reload_weights"})
@@ -109,8 +87,8 @@ def reload_seconds(server, run):
 
 @pytest.mark.timeout(600)
 def test_what_cannot_be_is_refused_and_the_server_goes_on(tmp_path):
-    run = Run(tmp_path, "llama")
-    first, second = run.step(), run.step()
+    run = Training(tmp_path, "llama")
+    first, second = (run.step().version.name for _ in range(2))
     with Vllm(run.model, *BACKEND) as server:
         driver = Server(server.endpoint)
         with pytest.raises(Refused, match="init_weight_transfer_engine first"):

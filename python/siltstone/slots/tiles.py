@@ -88,8 +88,7 @@ class RowTable(NamedTuple):
 
     @property
     def source_end(self) -> int:
-        last = (self.rows - 1) * self.source_row_stride + (self.columns - 1) * self.source_column_stride
-        return self.source_begin + last + 1
+        return self.rows_only().source_end
 
     def locate(self, indices):
         hit, rows = self.rows_only().locate(indices)
