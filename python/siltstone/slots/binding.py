@@ -12,12 +12,11 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..errors import Mismatch, Unsupported
-from ..tensors import DTYPES, TORCH_NAMES
+from ..tensors import DTYPES
 from .aside import holders, is_plain, named_tensors, storage_key, tensors_in
 from .coverage import uncovered
 from .slotmap import SlotMap, layout_of
-
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from .words import torch_dtype, words
 
 
 class Derived(NamedTuple):
@@ -180,17 +179,13 @@ def _destination_side(t, flat):
     return _view(flat, t.destination_begin, (t.rows, t.columns), strides)
 
 
-def _words(tensor):
-    return tensor.view(_WORDS[tensor.dtype.itemsize])
-
-
 def _unwidened(tensor, dtype):
     """(what was widened to this, whether it is exactly that)."""
     if dtype is torch.bfloat16:  # by bits, which keeps the payload of a NaN
-        words = tensor.view(torch.int32)
-        return (words >> 16).to(torch.int16).view(dtype), not bool((words & 0xFFFF).any())
+        bits = words(tensor)
+        return (bits >> 16).to(torch.int16).view(dtype), not bool((bits & 0xFFFF).any())
     back = tensor.to(dtype)
-    return back, torch.equal(_words(back.to(tensor.dtype)), _words(tensor))
+    return back, torch.equal(words(back.to(tensor.dtype)), words(tensor))
 
 
 class _Reader:
@@ -200,7 +195,7 @@ class _Reader:
         self._binding, self._source = binding, source
         self._narrow = all(slot.cast == "narrow" for slot in slots)
         code = binding.map.destinations[slots[0].destination].dtype if self._narrow else source.dtype
-        self.dtype = getattr(torch, TORCH_NAMES[code])
+        self.dtype = torch_dtype(code)
         device = binding.storage(slots[0].destination).device
         self.values = torch.zeros(source.elements, dtype=self.dtype, device=device)
         self.consistent = True
@@ -210,26 +205,26 @@ class _Reader:
     def _pieces(self, slot):
         """(source side of the values, words that lie in the parameter) of each tile."""
         flat = self._binding.storage(slot.destination)
-        dtype = getattr(torch, TORCH_NAMES[self._source.dtype])
+        dtype = torch_dtype(self._source.dtype)
         for piece in slot.tiles:
             for t in piece.pieces():
                 bits = _destination_side(t, flat)
                 if slot.cast == "widen":
                     bits, exact = _unwidened(bits, dtype)
                     self.consistent = self.consistent and exact
-                yield _source_side(t, self.values), _words(bits).to(self.values.device)
+                yield _source_side(t, self.values), words(bits).to(self.values.device)
 
     def read(self, slot):
         for place, bits in self._pieces(slot):
-            _words(place).copy_(bits)
+            words(place).copy_(bits)
             self._first = bits[0, 0] if self._first is None else self._first
             self.constant = self.constant and bool((bits == self._first).all())
 
     def compare(self, slot):
         for place, bits in self._pieces(slot):
             if slot.cast == "narrow" and not self._narrow:
-                place = place.to(getattr(torch, TORCH_NAMES[self._binding.map.destinations[slot.destination].dtype]))
-            self.consistent = self.consistent and torch.equal(_words(place), bits)
+                place = place.to(torch_dtype(self._binding.map.destinations[slot.destination].dtype))
+            self.consistent = self.consistent and torch.equal(words(place), bits)
 
 
 def gather(binding: Binding, name: str) -> Gathered:

@@ -21,6 +21,7 @@ from .coverage import pattern
 from .resolve import Event, Outcome, resolve
 from .slotmap import SlotMap, sources_of
 from .tracked import Lost, NeedsValue, Rules, Slice, Tracked, aten, is_view, tracked_in
+from .words import torch_dtype
 
 MAX_RUNS = 64
 FILLS = {aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor}
@@ -133,7 +134,7 @@ class Recording(TorchDispatchMode, Rules):
         if number is None or not tensor.numel():
             return
         geometry, dtype = _geometry(tensor), self._destinations[number].dtype
-        size, ours = tensor.dtype.itemsize, getattr(torch, TORCH_NAMES[dtype]).itemsize
+        size, ours = tensor.dtype.itemsize, torch_dtype(dtype).itemsize
         if size != ours:
             span = pattern(geometry[0], zip(geometry[2], geometry[1], strict=True))
             begin, end = span.begin * size // ours, -(-(span.last + 1) * size // ours)
@@ -206,7 +207,7 @@ class _Feed:
     def __iter__(self):
         for name, source in self._sources.items():
             self.last = name
-            dtype = getattr(torch, TORCH_NAMES[source.dtype])
+            dtype = torch_dtype(source.dtype)
             yield name, self._recording.source(name, source.shape, dtype, self._device)
             for parameter in self._rebound():
                 self.rebound_by.setdefault(parameter, name)

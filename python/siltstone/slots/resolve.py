@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import torch
 
-from ..tensors import DTYPES, TORCH_NAMES
+from ..tensors import DTYPES
 from .coverage import intersects, pattern
 from .slotmap import CASTS, Padding, Slot, SlotMap
 from .tiles import TooScattered, build, coalesced
 from .tracked import Tracked
+from .words import torch_dtype
 
 
 class NoSlot(Exception):
@@ -53,7 +54,7 @@ class Outcome:
 def cast_of(source_dtype: str, destination_dtype: str, event: Event) -> str:
     """The cast of a copy, or NoSlot with the reason to refuse it."""
     steps = [tuple(DTYPES.get(str(d).removeprefix("torch."), str(d)) for d in step) for step in event.source[2]]
-    if event.dtype.itemsize != getattr(torch, TORCH_NAMES[destination_dtype]).itemsize:
+    if event.dtype.itemsize != torch_dtype(destination_dtype).itemsize:
         raise NoSlot("the loader writes the parameter as elements of another size")
     offset, sizes, strides = event.geometry
     if not pattern(offset, zip(strides, sizes, strict=True)).tells_apart:

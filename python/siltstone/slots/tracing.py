@@ -15,6 +15,7 @@ from .aside import Aside, destinations_of, named_tensors, storage_key
 from .compress import from_pairs
 from .slotmap import CASTS, Slot, SlotMap, layout_of, sources_of
 from .tiles import TooScattered
+from .words import torch_dtype, words
 
 # Digits are written as 1..base: integers that the dtype holds exactly, also negated. 0 is "not written".
 BASES = {
@@ -24,7 +25,6 @@ BASES = {
     **dict.fromkeys(("F16", "I16", "U16"), 1024),
     **dict.fromkeys(("F32", "F64", "I32", "U32", "I64", "U64"), 1 << 20),
 }
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SEED = 20
 
 
@@ -32,15 +32,6 @@ class _Failed(Exception):
     def __init__(self, name, reason):
         super().__init__(reason)
         self.name = name
-
-
-def _dtype(code):
-    return getattr(torch, TORCH_NAMES[code])
-
-
-def _words(tensor):
-    """The bits of a tensor as integers."""
-    return tensor.view(_WORDS[tensor.dtype.itemsize])
 
 
 def trace(model: torch.nn.Module, catalogue, load, *, parameters=None, finish=None) -> SlotMap:
@@ -130,7 +121,7 @@ class _Tracer:
         value = number // place % self._base + 1
         if mirror:
             value = self._base + 1 - value if source.dtype.startswith("U") else -value
-        return value.to(_dtype(source.dtype)).reshape(source.shape)
+        return value.to(torch_dtype(source.dtype)).reshape(source.shape)
 
     def _random_bits(self):
         """What was read so far predicts what random bits become; elements where it does not are not copies."""
@@ -143,7 +134,7 @@ class _Tracer:
                 value = bits[name][found.index[at] - self._begins[name]]
                 if value.dtype is not got[i].dtype:
                     value = value.to(got[i].dtype)
-                found.good[at] &= _words(value) == _words(got[i][at])
+                found.good[at] &= words(value) == words(got[i][at])
 
     def _by_source(self, found, mask):
         """(source, offsets that hold elements of it in ascending order) for one destination."""
@@ -182,7 +173,7 @@ class _Tracer:
     @staticmethod
     def _read(named, destination, raw):
         """A copy of the storage; nonsense that no digit decodes to where the loader left another layout."""
-        dtype = _dtype(destination.dtype)
+        dtype = torch_dtype(destination.dtype)
         tensors = [named.get(name) for name in destination.parameters]
         layouts = tuple(layout_of(t) if t is not None and t.dtype is dtype else None for t in tensors)
         storages = {storage_key(t): t.untyped_storage() for t in tensors if t is not None}
@@ -222,11 +213,10 @@ class _Tracer:
 
 def _random(source, seed):
     """Flat random bits of a dtype, finite."""
-    dtype = _dtype(source.dtype)
+    dtype = torch_dtype(source.dtype)
     generator = torch.Generator().manual_seed(seed)
     size = (source.elements * dtype.itemsize,)
     out = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator).view(dtype)
     if out.is_floating_point():
-        words = _words(out)
-        words[~out.to(torch.float64).isfinite()] = 1  # a subnormal
+        words(out)[~out.to(torch.float64).isfinite()] = 1  # a subnormal
     return out
