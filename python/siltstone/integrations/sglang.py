@@ -15,7 +15,6 @@ import dataclasses
 import http.client
 import json
 import os
-import sys
 import threading
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import siltstone
+from siltstone._program import failures_told
 from siltstone.errors import InvalidArgument, Mismatch, Unavailable, Unsupported
 
 PAUSE_MODES = ("abort", "retract", "in_place", "none")
@@ -252,15 +252,11 @@ def main(arguments=None) -> None:
             flush=True,
         )
 
-    try:
+    with failures_told():
         server = Server(given.server, pause_mode=given.pause_mode, flush=given.flush, timeout=given.timeout,
                         api_key=os.environ.get(KEY_VARIABLE))
         follow(server, given.bucket, given.dir, branch=given.branch, interval=given.interval, until=given.until,
                on_version=tell)
-    except siltstone.Error as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

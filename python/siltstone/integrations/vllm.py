@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import siltstone
+from siltstone._program import failures_told
 from siltstone.errors import InvalidArgument, Unavailable
 
 BACKEND = "siltstone"
@@ -142,13 +142,9 @@ def main(arguments=None) -> None:
     def tell(version, seconds):
         print(f"{version.name}: paused for {seconds * 1e3:.0f} ms", flush=True)
 
-    try:
+    with failures_told():
         server.attach(given.bucket, given.at, branch=given.branch)
         server.follow(given.bucket, branch=given.branch, interval=given.interval, on_version=tell)
-    except siltstone.Error as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

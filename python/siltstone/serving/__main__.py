@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 
-import siltstone
+from siltstone._program import failures_told
 
 from .engine import Engine
 from .server import Server
@@ -55,17 +55,13 @@ def main(arguments=None):
     if given.compile:
         model = torch.compile(model, backend=given.compile, dynamic=True)
     engine = Engine(model, version_wait=given.version_wait)
-    try:
+    with failures_told(OSError):
         if given.bucket is not None:
             start = engine.follow if given.follow else engine.attach
             start(given.bucket, given.at, branch=given.branch, interval=given.interval)
         server = Server(engine, host=given.host, port=given.port, name=given.model_dir, tokenizer=tokenizer)
         print(f"serving {engine.version or 'weights of no known version'} at {server.url}", flush=True)
         server.serve_forever()
-    except (siltstone.Error, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":
