@@ -114,7 +114,6 @@ Result<Placement> Placement::make(const TensorInfo& tensor, std::vector<Part> pa
 
 Status Placement::check(const TensorInfo& tensor) const {
   const uint64_t words = tensor.size_bytes / word_bytes_;
-  Seen seen(words);
   for (const Part& part : parts_) {
     const SlotTile& tile = part.tile;
     if (!inside(tile.source_begin, tile.rows, tile.columns, tile.source_row_stride,
@@ -127,13 +126,24 @@ Status Placement::check(const TensorInfo& tensor) const {
         tile.source_column_stride > 0 &&
         (tile.rows == 1 || (tile.columns - 1) * tile.source_column_stride < tile.source_row_stride);
     if (!nested) return invalid(tensor, "have a tile that counts elements twice");
+  }
+  const uint64_t placed = placed_words(words);
+  if (placed == words) return {};
+  return invalid(tensor, "leave out " + std::to_string(words - placed) + " of its " +
+                             std::to_string(words) + " elements");
+}
+
+// How many different elements the tiles have; one alone, as most are, has all of its own.
+uint64_t Placement::placed_words(uint64_t words) const {
+  if (parts_.size() == 1) return parts_.front().tile.rows * parts_.front().tile.columns;
+  Seen seen(words);
+  for (const Part& part : parts_) {
+    const SlotTile& tile = part.tile;
     for_runs(tile.source_begin, tile.rows, tile.columns, tile.source_row_stride,
              tile.source_column_stride,
              [&seen](uint64_t begin, uint64_t count) { seen.mark(begin, count); });
   }
-  if (seen.marked() == words) return {};
-  return invalid(tensor, "leave out " + std::to_string(words - seen.marked()) + " of its " +
-                             std::to_string(words) + " elements");
+  return seen.marked();
 }
 
 void Placement::find_resident(const TensorInfo& tensor) {

@@ -40,6 +40,7 @@ class Placement {
 
  private:
   Status check(const TensorInfo& tensor) const;
+  uint64_t placed_words(uint64_t words) const;  // REQUIRES: the tiles are checked
   void find_resident(const TensorInfo& tensor);
 
   std::vector<Part> parts_;  // by source_begin
