@@ -1,25 +1,16 @@
-"""A running engine's weights as a replica: recorded with its own loader, proven by value, moved in place.
-
-    replica = engine.attach(repository, model, model.load_weights, "main@7")
-    staged = replica.stage("main@8")     # while the engine serves
-    staged.commit()                      # while it is paused: writes the words that differ
-
-torch is imported here, by whoever has an engine.
-"""
+"""The replica over a live model, and how it is made."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from . import _core, slots
-from ._threads import ends_at_exit
-from .errors import Mismatch, Unsupported
-from .replica import GIB, Replica
-from .tensors import digest, empty_tensors
+from .. import _core, slots
+from ..errors import Mismatch, Unsupported
+from ..replica import GIB, Replica
+from ..tensors import digest, empty_tensors
 
 SHOWN = 5  # names in a message
 
@@ -121,68 +112,3 @@ def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _c
         repository.load(version, kept, some=True, memory_bytes=memory_bytes)
     core = _core.Replica.adopt_slots(repository._core, version, *_places(binding, kept))
     return EngineReplica(core, repository, model, binding, kept)
-
-
-class Prefetch:
-    """A thread that stages the newest version of a branch beside whatever the engine does.
-
-    `commit(version)` applies what was staged, or stages first if that is another version; it waits for a staging that
-    is under way. A failure of the thread is kept in `error` until it succeeds: it looks again after `interval` seconds.
-    """
-
-    def __init__(self, replica: Replica, branch: str = "main", *, interval: float = 1.0, threads: int = 1,
-                 memory_bytes: int = GIB):
-        self.replica = replica
-        self.error = None
-        self._branch, self._interval = branch, interval
-        self._options = {"threads": threads, "memory_bytes": memory_bytes}
-        self._staged = None
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="siltstone-prefetch", daemon=True)
-        self._thread.start()
-        ends_at_exit(self)
-
-    def _at_exit(self):
-        self.close()
-
-    def close(self) -> None:
-        """End the thread; what was staged is dropped."""
-        self._stop.set()
-        self._thread.join()
-        self._drop()
-
-    def _drop(self):
-        staged, self._staged = self._staged, None
-        if staged is not None:
-            staged.discard()
-
-    def _run(self):
-        while not self._stop.wait(self._interval):
-            try:
-                self._look()
-                self.error = None
-            except Exception as error:
-                self.error = error
-
-    def _look(self):
-        head = self.replica.repository.head(self._branch)
-        with self._lock:
-            held = self._staged.target if self._staged is not None else self.replica.version
-            if not self._stop.is_set() and head != held:
-                self._stage(head)
-
-    def _stage(self, version):
-        self._drop()
-        self._staged = self.replica.stage(version, **self._options)
-
-    def commit(self, ref: str | _core.Version) -> _core.CommitReport | None:
-        """Move the weights to a version; None if they hold it already."""
-        version = self.replica.repository.version(ref)
-        with self._lock:
-            if version == self.replica.version:
-                return None
-            if self._staged is None or self._staged.target != version:
-                self._stage(version)
-            staged, self._staged = self._staged, None
-            return self.replica.commit(staged)
