@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,9 @@ class Staged {
   virtual uint64_t bytes_fetched() const = 0;
   virtual uint64_t changed_elements() const = 0;
   virtual double seconds() const = 0;
+  // What it overwrites, for the Shards of processes on this host. kUnsupported if the replica's
+  // tensors do not all lie in memory as in a checkpoint.
+  virtual Result<std::vector<std::byte>> changes() const;
 };
 
 // Elements of a checkpoint tensor that lie in a regular pattern somewhere else: for r < rows and
@@ -104,6 +108,12 @@ class Replica {
   static Result<std::unique_ptr<Replica>> adopt(std::vector<TensorInfo> tensors,
                                                 std::vector<Slot> slots, const Version& at);
 
+  // The same for one of several ranks that have the version's tensors between them, each of them
+  // whole: what has no slot is held elsewhere. It is neither read nor decoded, and its digest taken
+  // from the bucket's records; the root proves both together.
+  static Result<std::unique_ptr<Replica>> adopt_share(Repository& repository,
+                                                      std::vector<Slot> slots, const Version& at);
+
   // Empty for a folder that holds nothing yet.
   virtual std::optional<Version> version() const = 0;
 
@@ -111,6 +121,34 @@ class Replica {
   virtual Result<std::unique_ptr<Staged>> stage(Repository& repository, const Version& target,
                                                 const StageOptions& options) = 0;
   // REQUIRES: `staged` came from this replica's last stage().
+  virtual CommitReport commit(std::unique_ptr<Staged> staged) = 0;
+};
+
+// What one rank of an engine has of a version's tensors: elements of some of them, in slots. A rank
+// that lacks words of a tensor cannot decode what changes there; a replica of the whole tensors, in
+// the memory of its host, does it for all ranks.
+//
+// Threads: as Replica.
+class Shard {
+ public:
+  virtual ~Shard() = default;
+
+  // `copy`: whole tensors that hold `at`, proven by whoever gives them; later, whenever stage() is
+  // called, they hold this shard's version. Each element in a slot must be the copy's (kMismatch,
+  // with the tensor's name). Slots as for Replica::adopt, but may leave out elements. Both outlive
+  // the shard.
+  static Result<std::unique_ptr<Shard>> adopt(const std::vector<MutTensorView>& copy,
+                                              std::vector<Slot> slots, const Version& at);
+
+  virtual const Version& version() const = 0;
+
+  // `changes`: Staged::changes() of a replica of the same tensors that has staged `target`.
+  // kCorrupt if they are not, kMismatch if they do not lead from this shard's version to the
+  // target.
+  virtual Result<std::unique_ptr<Staged>> stage(std::span<const std::byte> changes,
+                                                const Version& target,
+                                                const StageOptions& options) = 0;
+  // REQUIRES: `staged` came from this shard's last stage().
   virtual CommitReport commit(std::unique_ptr<Staged> staged) = 0;
 };
 

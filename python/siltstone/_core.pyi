@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated
 
+import numpy
 from numpy.typing import NDArray
 
 
@@ -304,6 +305,8 @@ class Staged:
     @property
     def seconds(self) -> float: ...
 
+    def changes(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,))]: ...
+
     def discard(self) -> None: ...
 
 class StopFlag:
@@ -322,6 +325,9 @@ class Replica:
     def adopt_slots(repository: Repository, at: Version, slots: list, destinations: list) -> Replica: ...
 
     @staticmethod
+    def adopt_share(repository: Repository, at: Version, slots: list, destinations: list) -> Replica: ...
+
+    @staticmethod
     def open(folder: str, repository: Repository) -> Replica: ...
 
     @property
@@ -332,6 +338,17 @@ class Replica:
     def commit(self, staged: Staged) -> CommitReport: ...
 
     def follow(self, repository: Repository, branch: str, interval_seconds: float, until_seq: int | None, stop: StopFlag, repair: bool, threads: int, memory_bytes: int, on_version: object | None, around_commit: object | None) -> None: ...
+
+class Shard:
+    @staticmethod
+    def adopt(names: list, dtypes: list, copy: list, at: Version, slots: list, destinations: list) -> Shard: ...
+
+    @property
+    def version(self) -> Version: ...
+
+    def stage(self, changes: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', writable=False)], target: Version, threads: int, memory_bytes: int) -> Staged: ...
+
+    def commit(self, staged: Staged) -> CommitReport: ...
 
 class ImportReport:
     """What an import did."""

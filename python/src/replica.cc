@@ -4,7 +4,9 @@
 #include <nanobind/stl/unique_ptr.h>
 
 #include <atomic>
+#include <memory>
 #include <mutex>
+#include <span>
 
 #include "calls.h"
 #include "module.h"
@@ -72,10 +74,14 @@ SlotTile tile_of(const int64_t* row) {
           .destination_column_stride = field(7)};
 }
 
+struct PySlots {
+  std::vector<Slot> slots;
+  std::vector<nb::ndarray<>> arrays;
+};
+
 // `slots`: tuples of the tensor's name, the place of its memory among `destinations`, which are
 // arrays of bytes, and its tiles, whose rows have the fields of SlotTile in their order.
-std::unique_ptr<PyReplica> adopt_slots(Repository& repository, const Version& at,
-                                       const nb::list& slots, const nb::list& destinations) {
+PySlots slots_of(const nb::list& slots, const nb::list& destinations) {
   nb::list names;
   nb::list dtypes;
   for (size_t i = 0; i < nb::len(destinations); ++i) {
@@ -83,24 +89,52 @@ std::unique_ptr<PyReplica> adopt_slots(Repository& repository, const Version& at
     dtypes.append("U8");
   }
   WriteTensors memory = write_tensors(names, dtypes, destinations);
-  std::vector<Slot> wanted;
-  wanted.reserve(nb::len(slots));
+  PySlots out;
+  out.slots.reserve(nb::len(slots));
   for (const nb::handle& item : slots) {
     const auto slot = nb::cast<nb::tuple>(item);
     const auto destination = nb::cast<size_t>(slot[1]);
     if (destination >= memory.views.size())
       throw Failure{{Code::kInvalidArgument, "a slot names a destination that is not given"}};
-    wanted.push_back({nb::cast<std::string>(slot[0]), memory.views[destination].bytes, {}});
+    out.slots.push_back({nb::cast<std::string>(slot[0]), memory.views[destination].bytes, {}});
     const auto tiles = nb::cast<TileRows>(slot[2]);
     for (size_t row = 0; row < tiles.shape(0); ++row)
-      wanted.back().tiles.push_back(tile_of(tiles.data() + row * 8));
+      out.slots.back().tiles.push_back(tile_of(tiles.data() + row * 8));
   }
+  out.arrays = std::move(memory.arrays);
+  return out;
+}
+
+std::unique_ptr<PyReplica> adopt_slots(Repository& repository, const Version& at,
+                                       const nb::list& slots, const nb::list& destinations) {
+  PySlots memory = slots_of(slots, destinations);
   auto replica = call(nb::none(), [&](const Progress&) -> Result<std::unique_ptr<Replica>> {
     Result<std::vector<TensorInfo>> tensors = repository.tensors(at);
     if (!tensors) return std::move(tensors).error();
-    return Replica::adopt(*std::move(tensors), std::move(wanted), at);
+    return Replica::adopt(*std::move(tensors), std::move(memory.slots), at);
   });
   return std::make_unique<PyReplica>(std::move(replica), std::move(memory.arrays));
+}
+
+std::unique_ptr<PyReplica> adopt_share(Repository& repository, const Version& at,
+                                       const nb::list& slots, const nb::list& destinations) {
+  PySlots memory = slots_of(slots, destinations);
+  auto replica = call(nb::none(), [&](const Progress&) {
+    return Replica::adopt_share(repository, std::move(memory.slots), at);
+  });
+  return std::make_unique<PyReplica>(std::move(replica), std::move(memory.arrays));
+}
+
+// A view of the bytes, which it owns.
+nb::ndarray<nb::memview, uint8_t, nb::ndim<1>> changes_of(const PyStaged& staged) {
+  auto bytes = std::make_unique<std::vector<std::byte>>(
+      call(nb::none(), [&](const Progress&) { return staged.get().changes(); }));
+  const size_t size = bytes->size();
+  std::byte* data = bytes->data();
+  const nb::capsule owner(bytes.release(), [](void* owned) noexcept {
+    delete static_cast<std::vector<std::byte>*>(owned);
+  });
+  return {data, {size}, owner};
 }
 
 std::unique_ptr<PyReplica> open_folder(const std::string& folder, Repository& repository) {
@@ -117,17 +151,51 @@ PyStaged stage(PyReplica& replica, Repository& repository, const Version& target
   })};
 }
 
-CommitReport commit(PyReplica& replica, PyStaged& staged) {
-  const auto lock = replica.claim();
+// Of a Replica or a Shard.
+template <class Target>
+CommitReport commit_to(Target& target, PyStaged& staged) {
   (void)staged.get();
   std::unique_ptr<Staged> change = std::move(staged.staged);
   CommitReport report;
   {
     const nb::gil_scoped_release release;
-    report = replica.replica().commit(std::move(change));
+    report = target.commit(std::move(change));
   }
   if (!report.status) throw Failure{report.status.error()};
   return report;
+}
+
+CommitReport commit(PyReplica& replica, PyStaged& staged) {
+  const auto lock = replica.claim();
+  return commit_to(replica.replica(), staged);
+}
+
+// A Shard and the Python memory under it. One call at a time: its owner sees to that.
+struct PyShard {
+  std::unique_ptr<Shard> shard;
+  std::vector<nb::ndarray<>> arrays;
+};
+
+std::unique_ptr<PyShard> adopt_shard(const nb::list& names, const nb::list& dtypes,
+                                     const nb::list& copy, const Version& at, const nb::list& slots,
+                                     const nb::list& destinations) {
+  WriteTensors whole = write_tensors(names, dtypes, copy);
+  PySlots memory = slots_of(slots, destinations);
+  auto shard = call(nb::none(), [&](const Progress&) {
+    return Shard::adopt(whole.views, std::move(memory.slots), at);
+  });
+  return std::make_unique<PyShard>(PyShard{std::move(shard), std::move(memory.arrays)});
+}
+
+PyStaged stage_shard(PyShard& shard,
+                     const nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig>& changes,
+                     const Version& target, unsigned threads, uint64_t memory_bytes) {
+  const std::span bytes(reinterpret_cast<const std::byte*>(changes.data()), changes.size());
+  StageOptions options;
+  options.threads = threads;
+  options.memory_bytes = memory_bytes;
+  return {call(nb::none(),
+               [&](const Progress&) { return shard.shard->stage(bytes, target, options); })};
 }
 
 struct StopFlag {
@@ -245,6 +313,7 @@ void bind_replica(nb::module_& module) {
       .def_prop_ro("bytes_fetched", [](const PyStaged& s) { return s.get().bytes_fetched(); })
       .def_prop_ro("changed_elements", [](const PyStaged& s) { return s.get().changed_elements(); })
       .def_prop_ro("seconds", [](const PyStaged& s) { return s.get().seconds(); })
+      .def("changes", &changes_of)
       .def("discard", [](PyStaged& s) { s.staged.reset(); });
 
   nb::class_<StopFlag>(module, "StopFlag").def(nb::init<>()).def("set", [](StopFlag& flag) {
@@ -255,6 +324,7 @@ void bind_replica(nb::module_& module) {
   nb::class_<PyReplica>(module, "Replica")
       .def_static("adopt", &adopt, "names"_a, "dtypes"_a, "arrays"_a, "at"_a)
       .def_static("adopt_slots", &adopt_slots, "repository"_a, "at"_a, "slots"_a, "destinations"_a)
+      .def_static("adopt_share", &adopt_share, "repository"_a, "at"_a, "slots"_a, "destinations"_a)
       .def_static("open", &open_folder, "folder"_a, "repository"_a)
       .def_prop_ro("version", [](PyReplica& r) { return r.replica().version(); })
       .def("stage", &stage, "repository"_a, "target"_a, "repair"_a, "threads"_a, "memory_bytes"_a,
@@ -263,6 +333,15 @@ void bind_replica(nb::module_& module) {
       .def("follow", &run_follow, "repository"_a, "branch"_a, "interval_seconds"_a,
            "until_seq"_a.none(), "stop"_a, "repair"_a, "threads"_a, "memory_bytes"_a,
            "on_version"_a.none(), "around_commit"_a.none());
+
+  nb::class_<PyShard>(module, "Shard")
+      .def_static("adopt", &adopt_shard, "names"_a, "dtypes"_a, "copy"_a, "at"_a, "slots"_a,
+                  "destinations"_a)
+      .def_prop_ro("version", [](PyShard& s) { return s.shard->version(); })
+      .def("stage", &stage_shard, "changes"_a, "target"_a, "threads"_a, "memory_bytes"_a)
+      .def(
+          "commit", [](PyShard& s, PyStaged& staged) { return commit_to(*s.shard, staged); },
+          "staged"_a);
 }
 
 }  // namespace siltstone::python

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <mutex>
-#include <numeric>
 
 #include "base/parallel.h"
 #include "base/try.h"
 #include "delta/diff.h"
+#include "replica/changes.h"
 #include "replica/overwrite.h"
 #include "repo/base.h"
 #include "repo/plan.h"
@@ -50,18 +49,23 @@ std::vector<Slot> slots_of(const std::vector<MutTensorView>& views) {
 }  // namespace
 
 struct MemoryReplica::Change final : Staged {
+  Change(const MemoryReplica& of, Version target, uint64_t limit_bytes)
+      : replica(of), version(std::move(target)), overwrites(limit_bytes) {}
   const Version& target() const override { return version; }
   uint64_t bytes_fetched() const override { return fetched; }
   uint64_t changed_elements() const override { return changed; }
   double seconds() const override { return elapsed; }
+  Result<std::vector<std::byte>> changes() const override {
+    return pack_changes({replica.version_.root, version.root}, overwrites.all(), replica.places_);
+  }
 
-  Version version;
-  std::vector<Overwrite> overwrites;
+  const MemoryReplica& replica;
+  const Version version;
+  Overwrites overwrites;
   std::vector<Sum128> sums;
   std::optional<WayBack> back;
   uint64_t fetched = 0;
-  uint64_t changed = 0;
-  uint64_t memory_bytes = 0;
+  std::atomic<uint64_t> changed = 0;
   double elapsed = 0;
 };
 
@@ -80,11 +84,12 @@ Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<MutTensorView>
     }
     infos.push_back({view.name, view.dtype, view.shape, *size});
   }
-  return adopt(std::move(infos), slots_of(tensors), at);
+  return adopt(std::move(infos), slots_of(tensors), at, nullptr);
 }
 
 Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<TensorInfo> tensors,
-                                                      std::vector<Slot> slots, const Version& at) {
+                                                      std::vector<Slot> slots, const Version& at,
+                                                      const std::vector<Sum128>* elsewhere) {
   auto replica = std::unique_ptr<MemoryReplica>(new MemoryReplica());
   std::ranges::sort(tensors, {}, &TensorInfo::name);
   std::ranges::stable_sort(slots, {}, &Slot::tensor);
@@ -98,22 +103,34 @@ Result<std::unique_ptr<Replica>> MemoryReplica::adopt(std::vector<TensorInfo> te
     if (t > 0 && tensors[t - 1].name == info.name)
       return Error{Code::kInvalidArgument, "tensor '" + info.name + "' is given twice"};
     if (slot != slots.end() && slot->tensor < info.name) return unknown();
+    const bool here = elsewhere == nullptr || (slot != slots.end() && slot->tensor == info.name);
+    if (here) replica->here_.push_back(t);
     std::vector<Placement::Part> parts;
     for (; slot != slots.end() && slot->tensor == info.name; ++slot) {
       for (const SlotTile& tile : slot->tiles) parts.push_back({tile, slot->destination});
     }
-    SILT_ASSIGN(Placement place, Placement::make(info, std::move(parts)));
+    SILT_ASSIGN(Placement place, Placement::make(info, std::move(parts), !here));
     replica->places_.push_back(std::move(place));
   }
   if (slot != slots.end()) return unknown();
   SILT_ASSIGN(replica->ties_, find_ties(replica->places_));
   replica->tensors_ = std::move(tensors);
-  SILT_TRY(replica->find_sums(at));
+  SILT_TRY(replica->find_sums(at, elsewhere));
   return std::unique_ptr<Replica>(std::move(replica));
 }
 
-Status MemoryReplica::find_sums(const Version& at) {
-  SILT_ASSIGN(sums_, sum_all(tensors_, LiveBytes(places_), 0));
+Status MemoryReplica::find_sums(const Version& at, const std::vector<Sum128>* elsewhere) {
+  const LiveBytes live(places_);
+  const BlockSink agree = [&](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
+    if (!places_[tensor].resident().empty() || places_[tensor].holds(offset, words)) return {};
+    return Error{Code::kMismatch,
+                 "the places of tensor '" + tensors_[tensor].name + "' hold different words"};
+  };
+  SILT_ASSIGN(Rebuilt found, rebuild(StateReader(tensors_, live, nullptr), here_, {}, agree));
+  sums_ = std::move(found.after);
+  for (size_t t = 0; t < tensors_.size(); ++t) {
+    if (!is_here(t)) sums_[t] = (*elsewhere)[t];
+  }
   const std::string root = state_root(state_rows(tensors_, sums_));
   if (root != at.root) {
     return Error{Code::kMismatch, "the tensors do not hold " + at.id.name() + ": their root is " +
@@ -160,10 +177,9 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     SILT_ASSIGN(base, base_from_known(bucket, commit, tensors_, std::move(known), base_options));
   }
   if (!base) {
-    SILT_ASSIGN(base, base_from_bucket(bucket, commit, tensors_, /*prove=*/false, base_options));
+    SILT_ASSIGN(base, base_from_bucket(bucket, commit, tensors_, shares(), base_options));
   }
-  auto change = std::make_unique<Change>();
-  std::mutex mutex;
+  auto change = std::make_unique<Change>(*this, commit.version(), options.memory_bytes);
   const BlockSink compare = [&](size_t tensor, uint64_t offset, ByteSpan words, bool) -> Status {
     thread_local std::vector<std::byte> gathered;
     thread_local ChangeList list;
@@ -179,45 +195,33 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     }
     list.clear(place.word_bytes());
     list.append(words, was);
-    std::vector<Overwrite> found;
-    add_overwrites(place, offset, list, &found);
-    uint64_t memory_bytes = 0;
-    for (const Overwrite& overwrite : found) memory_bytes += overwrite.memory_bytes();
-    const std::lock_guard lock(mutex);
     change->changed += list.changed();
-    change->memory_bytes += memory_bytes;
-    if (change->memory_bytes > options.memory_bytes) {
-      return Error{Code::kUnsupported, "staging " + commit.id.name() + " needs more than " +
-                                           format_bytes(options.memory_bytes) +
-                                           " of memory; allow more"};
-    }
-    std::ranges::move(found, std::back_inserter(change->overwrites));
-    return {};
+    return change->overwrites.add(place, {offset, list.positions(), list.run_ends(), list.words()});
   };
-  std::vector<size_t> all(tensors_.size());
-  std::iota(all.begin(), all.end(), size_t{0});
   const StateReader reader = base->reader(tensors_);
   std::optional<WayBackWriter> way_back;
   if (wants_way_back(commit)) way_back.emplace(memory_for_way_back());
   // What `compare` gathers is dropped with the change if the anchor turns out to be damaged.
-  SILT_ASSIGN(Rebuilt rebuilt, rebuild(reader, all,
+  SILT_ASSIGN(Rebuilt rebuilt, rebuild(reader, here_,
                                        {.threads = options.threads,
                                         .memory_bytes = options.memory_bytes,
                                         .meter = &meter,
                                         .back = way_back ? &*way_back : nullptr,
                                         .anchor = base->anchor,
-                                        .prove_anchor = base->anchor != nullptr},
+                                        .prove_anchor = base->anchor != nullptr && !shares()},
                                        compare));
-  for (size_t t = 0; t < tensors_.size(); ++t) {
+  for (const size_t t : here_) {
     if (rebuilt.before[t] == base->sums[t]) continue;
     return Error{Code::kMismatch, base->description + ": tensor '" + tensors_[t].name +
                                       "' was changed; stage with repair to rebuild it"};
+  }
+  for (size_t t = 0; t < tensors_.size(); ++t) {
+    if (!is_here(t)) rebuilt.after[t] = base->sums[t] + base->chain->change(t);
   }
   if (state_root(state_rows(tensors_, rebuilt.after)) != commit.root) {
     return Error{Code::kCorrupt, "what was staged is not " + commit.id.name()};
   }
   SILT_TRY(check_ties(rebuilt.after, commit.version()));
-  change->version = commit.version();
   change->sums = std::move(rebuilt.after);
   if (way_back) {
     Result<WayBack> way =
@@ -232,12 +236,8 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
 CommitReport MemoryReplica::commit(std::unique_ptr<Staged> staged) {
   const auto start = std::chrono::steady_clock::now();
   auto& change = static_cast<Change&>(*staged);
-  // Plain stores into memory that is known to be there: nothing here can fail half-way.
   CommitReport report;
-  report.status = parallel_for(change.overwrites.size(), 0, [&](uint64_t i, unsigned) -> Status {
-    change.overwrites[i].write();
-    return {};
-  });
+  change.overwrites.write();
   sums_ = std::move(change.sums);
   version_ = change.version;
   back_ = std::move(change.back);

@@ -4,6 +4,7 @@
 // writes them.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -20,8 +21,10 @@ class MemoryReplica final : public Replica {
  public:
   static Result<std::unique_ptr<Replica>> adopt(std::vector<MutTensorView> tensors,
                                                 const Version& at);
+  // `elsewhere`: the sums of all tensors, where those without a slot are held elsewhere; or null.
   static Result<std::unique_ptr<Replica>> adopt(std::vector<TensorInfo> tensors,
-                                                std::vector<Slot> slots, const Version& at);
+                                                std::vector<Slot> slots, const Version& at,
+                                                const std::vector<Sum128>* elsewhere);
 
   std::optional<Version> version() const override { return version_; }
   Result<std::unique_ptr<Staged>> stage(Repository& repository, const Version& target,
@@ -31,11 +34,14 @@ class MemoryReplica final : public Replica {
  private:
   struct Change;
   MemoryReplica() = default;
-  Status find_sums(const Version& at);
+  Status find_sums(const Version& at, const std::vector<Sum128>* elsewhere);
+  bool is_here(size_t tensor) const { return std::ranges::binary_search(here_, tensor); }
+  bool shares() const { return here_.size() < tensors_.size(); }
   Status check_ties(const std::vector<Sum128>& sums, const Version& target) const;
 
   std::vector<TensorInfo> tensors_;  // sorted by name
   std::vector<Placement> places_;    // theirs
+  std::vector<size_t> here_;         // those that have a place
   std::vector<size_t> ties_;         // the first tensor on the same memory
   std::vector<Sum128> sums_;
   Version version_;

@@ -1,6 +1,10 @@
 #include "replica/overwrite.h"
 
 #include <algorithm>
+#include <iterator>
+
+#include "base/parallel.h"
+#include "siltstone/codec.h"
 
 namespace siltstone {
 namespace {
@@ -82,34 +86,59 @@ void Overwrite::write() const {
   }
 }
 
-void add_overwrites(const Placement& placement, uint64_t offset_bytes, const ChangeList& changes,
-                    std::vector<Overwrite>* out) {
-  if (changes.changed() == 0) return;
+namespace {
+
+std::vector<Overwrite> find_overwrites(const Placement& placement, const StretchChanges& changes) {
+  std::vector<Overwrite> out;
+  if (changes.positions.empty()) return out;
   const unsigned word_bytes = placement.word_bytes();
   if (!placement.resident().empty()) {
-    out->push_back({placement.resident().data() + offset_bytes,
-                    word_bytes,
-                    {changes.positions().begin(), changes.positions().end()},
-                    {changes.run_ends().begin(), changes.run_ends().end()},
-                    {},
-                    {changes.words().begin(), changes.words().end()}});
-    return;
+    out.push_back({placement.resident().data() + changes.offset_bytes,
+                   word_bytes,
+                   {changes.positions.begin(), changes.positions.end()},
+                   {changes.run_ends.begin(), changes.run_ends.end()},
+                   {},
+                   {changes.words.begin(), changes.words.end()}});
+    return out;
   }
-  Offsets offsets(out, word_bytes);
-  const std::byte* word = changes.words().data();
+  Offsets offsets(&out, word_bytes);
+  const std::byte* word = changes.words.data();
   uint64_t begin = 0;
-  for (size_t run = 0; run < changes.run_ends().size(); ++run) {
-    const uint64_t first = offset_bytes / word_bytes + run * kRunElements;
+  for (size_t run = 0; run < changes.run_ends.size(); ++run) {
+    const uint64_t first = changes.offset_bytes / word_bytes + run * kRunElements;
     const std::vector<const Placement::Part*> parts =
         placement.parts_within(first, first + kRunElements);
-    for (uint64_t i = begin; i < changes.run_ends()[run]; ++i, word += word_bytes) {
+    for (uint64_t i = begin; i < changes.run_ends[run]; ++i, word += word_bytes) {
       for (const Placement::Part* part : parts) {
-        const auto place = Placement::place_in(part->tile, first + changes.positions()[i]);
+        const auto place = Placement::place_in(part->tile, first + changes.positions[i]);
         if (place) offsets.add(*part, *place, word);
       }
     }
-    begin = changes.run_ends()[run];
+    begin = changes.run_ends[run];
   }
+  return out;
+}
+
+}  // namespace
+
+Status Overwrites::add(const Placement& placement, const StretchChanges& changes) {
+  std::vector<Overwrite> found = find_overwrites(placement, changes);
+  uint64_t memory_bytes = 0;
+  for (const Overwrite& overwrite : found) memory_bytes += overwrite.memory_bytes();
+  const std::lock_guard lock(mutex_);
+  memory_bytes_ += memory_bytes;
+  if (memory_bytes_ > limit_bytes_)
+    return Error{Code::kUnsupported, "the change needs more than " + format_bytes(limit_bytes_) +
+                                         " of memory; allow more"};
+  std::ranges::move(found, std::back_inserter(all_));
+  return {};
+}
+
+void Overwrites::write() const {
+  (void)parallel_for(all_.size(), 0, [this](uint64_t i, unsigned) -> Status {
+    all_[i].write();
+    return {};
+  });
 }
 
 }  // namespace siltstone

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
+#include <span>
 #include <vector>
 
 #include "base/bytes.h"
-#include "delta/diff.h"
 #include "replica/placement.h"
 
 namespace siltstone {
@@ -25,9 +26,31 @@ struct Overwrite {
   void write() const;
 };
 
-// What `changes`, of a stretch that starts at `offset_bytes` of a tensor, overwrites where its
-// words lie. Appends to `out`.
-void add_overwrites(const Placement& placement, uint64_t offset_bytes, const ChangeList& changes,
-                    std::vector<Overwrite>* out);
+// Changes of one stretch of a tensor: `positions` in runs of kRunElements that end at `run_ends`,
+// and the new words. Borrowed.
+struct StretchChanges {
+  uint64_t offset_bytes = 0;
+  std::span<const uint16_t> positions;
+  std::span<const uint64_t> run_ends;
+  ByteSpan words;
+};
+
+// All that a commit writes. Threads: add() on many threads.
+class Overwrites {
+ public:
+  explicit Overwrites(uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+
+  // What the changes overwrite where their words lie. kUnsupported if that is more than the limit.
+  Status add(const Placement& placement, const StretchChanges& changes);
+  // Nothing here can fail half-way.
+  void write() const;
+  const std::vector<Overwrite>& all() const { return all_; }
+
+ private:
+  const uint64_t limit_bytes_;
+  std::mutex mutex_;
+  std::vector<Overwrite> all_;
+  uint64_t memory_bytes_ = 0;
+};
 
 }  // namespace siltstone

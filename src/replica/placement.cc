@@ -96,7 +96,7 @@ void gather_words(unsigned word_bytes, const std::byte* from, uint64_t stride, u
 
 }  // namespace
 
-Result<Placement> Placement::make(const TensorInfo& tensor, std::vector<Part> parts) {
+Result<Placement> Placement::make(const TensorInfo& tensor, std::vector<Part> parts, bool share) {
   Placement placement;
   placement.word_bytes_ = word_matrix(tensor).word_bytes;
   placement.parts_ = std::move(parts);
@@ -107,12 +107,12 @@ Result<Placement> Placement::make(const TensorInfo& tensor, std::vector<Part> pa
   }
   std::ranges::stable_sort(placement.parts_, {},
                            [](const Part& part) { return part.tile.source_begin; });
-  SILT_TRY(placement.check(tensor));
+  SILT_TRY(placement.check(tensor, share));
   placement.find_resident(tensor);
   return placement;
 }
 
-Status Placement::check(const TensorInfo& tensor) const {
+Status Placement::check(const TensorInfo& tensor, bool share) const {
   const uint64_t words = tensor.size_bytes / word_bytes_;
   for (const Part& part : parts_) {
     const SlotTile& tile = part.tile;
@@ -127,6 +127,7 @@ Status Placement::check(const TensorInfo& tensor) const {
         (tile.rows == 1 || (tile.columns - 1) * tile.source_column_stride < tile.source_row_stride);
     if (!nested) return invalid(tensor, "have a tile that counts elements twice");
   }
+  if (share) return {};
   const uint64_t placed = placed_words(words);
   if (placed == words) return {};
   return invalid(tensor, "leave out " + std::to_string(words - placed) + " of its " +
@@ -149,6 +150,7 @@ uint64_t Placement::placed_words(uint64_t words) const {
 void Placement::find_resident(const TensorInfo& tensor) {
   if (parts_.size() != 1) return;
   const SlotTile& tile = parts_.front().tile;
+  if (tile.rows * tile.columns * word_bytes_ != tensor.size_bytes) return;
   const bool in_order = (tile.columns == 1 ||
                          (tile.source_column_stride == 1 && tile.destination_column_stride == 1)) &&
                         (tile.rows == 1 || tile.destination_row_stride == tile.source_row_stride);
@@ -181,34 +183,48 @@ std::optional<uint64_t> Placement::place_in(const SlotTile& tile, uint64_t eleme
          column * tile.destination_column_stride;
 }
 
+void Placement::gather_part(const Part& part, uint64_t begin, MutByteSpan out) const {
+  const SlotTile& tile = part.tile;
+  const uint64_t end = begin + out.size() / word_bytes_;
+  const uint64_t width = (tile.columns - 1) * tile.source_column_stride + 1;
+  const uint64_t skipped = begin >= tile.source_begin + width && tile.rows > 1
+                               ? (begin - tile.source_begin - width) / tile.source_row_stride + 1
+                               : 0;
+  for (uint64_t r = skipped; r < tile.rows; ++r) {
+    const uint64_t row = tile.source_begin + r * tile.source_row_stride;
+    if (row >= end) break;
+    const uint64_t step = tile.source_column_stride;
+    const uint64_t first = row >= begin ? 0 : ceil_div(begin - row, step);
+    const uint64_t last = std::min(tile.columns, ceil_div(end - row, step));
+    if (first >= last) continue;
+    const uint64_t from = tile.destination_begin + r * tile.destination_row_stride +
+                          first * tile.destination_column_stride;
+    gather_words(word_bytes_, part.destination.data() + from * word_bytes_,
+                 tile.destination_column_stride, last - first,
+                 out.data() + (row + first * step - begin) * word_bytes_, step);
+  }
+}
+
 void Placement::gather(uint64_t offset_bytes, MutByteSpan out) const {
   if (!resident_.empty()) {
     std::memcpy(out.data(), resident_.data() + offset_bytes, out.size());
     return;
   }
   const uint64_t begin = offset_bytes / word_bytes_;
-  const uint64_t end = begin + out.size() / word_bytes_;
-  for (const Part& part : parts_) {
-    const SlotTile& tile = part.tile;
-    if (tile.source_begin >= end) break;
-    const uint64_t width = (tile.columns - 1) * tile.source_column_stride + 1;
-    const uint64_t skipped = begin >= tile.source_begin + width && tile.rows > 1
-                                 ? (begin - tile.source_begin - width) / tile.source_row_stride + 1
-                                 : 0;
-    for (uint64_t r = skipped; r < tile.rows; ++r) {
-      const uint64_t row = tile.source_begin + r * tile.source_row_stride;
-      if (row >= end) break;
-      const uint64_t step = tile.source_column_stride;
-      const uint64_t first = row >= begin ? 0 : ceil_div(begin - row, step);
-      const uint64_t last = std::min(tile.columns, ceil_div(end - row, step));
-      if (first >= last) continue;
-      const uint64_t from = tile.destination_begin + r * tile.destination_row_stride +
-                            first * tile.destination_column_stride;
-      gather_words(word_bytes_, part.destination.data() + from * word_bytes_,
-                   tile.destination_column_stride, last - first,
-                   out.data() + (row + first * step - begin) * word_bytes_, step);
-    }
-  }
+  for (const Part* part : parts_within(begin, begin + out.size() / word_bytes_))
+    gather_part(*part, begin, out);
+}
+
+bool Placement::holds(uint64_t offset_bytes, ByteSpan bytes) const {
+  if (!resident_.empty())
+    return std::memcmp(resident_.data() + offset_bytes, bytes.data(), bytes.size()) == 0;
+  const uint64_t begin = offset_bytes / word_bytes_;
+  std::vector<std::byte> found(bytes.begin(), bytes.end());
+  return std::ranges::all_of(parts_within(begin, begin + bytes.size() / word_bytes_),
+                             [&](const Part* part) {
+                               gather_part(*part, begin, found);
+                               return std::memcmp(found.data(), bytes.data(), bytes.size()) == 0;
+                             });
 }
 
 namespace {

@@ -22,16 +22,20 @@ class Placement {
   };
 
   // kInvalidArgument if a tile leaves the tensor or its destination, counts an element twice, or if
-  // the parts together leave out an element.
-  static Result<Placement> make(const TensorInfo& tensor, std::vector<Part> parts);
+  // the parts together leave out an element and `share` is not set.
+  static Result<Placement> make(const TensorInfo& tensor, std::vector<Part> parts,
+                                bool share = false);
 
-  // All bytes, if they lie one behind the other and nowhere else; else empty.
+  // The tensor's bytes, if all lie one behind the other and nowhere else; else empty.
   MutByteSpan resident() const { return resident_; }
   const std::vector<Part>& parts() const { return parts_; }
   unsigned word_bytes() const { return word_bytes_; }
 
-  // The tensor's bytes from `offset_bytes` on. REQUIRES: whole words, inside the tensor.
+  // The tensor's bytes from `offset_bytes` on; what has no place is left as it is. REQUIRES: whole
+  // words, inside the tensor.
   void gather(uint64_t offset_bytes, MutByteSpan out) const;
+  // Whether every place of these bytes holds them. REQUIRES: as gather().
+  bool holds(uint64_t offset_bytes, ByteSpan bytes) const;
 
   // Those that have elements of [begin, end), and perhaps some more.
   std::vector<const Part*> parts_within(uint64_t begin, uint64_t end) const;
@@ -39,7 +43,8 @@ class Placement {
   static std::optional<uint64_t> place_in(const SlotTile& tile, uint64_t element);
 
  private:
-  Status check(const TensorInfo& tensor) const;
+  Status check(const TensorInfo& tensor, bool share) const;
+  void gather_part(const Part& part, uint64_t begin, MutByteSpan out) const;
   uint64_t placed_words(uint64_t words) const;  // REQUIRES: the tiles are checked
   void find_resident(const TensorInfo& tensor);
 

@@ -1,5 +1,6 @@
 #include "siltstone/replica.h"
 
+#include "base/try.h"
 #include "replica/files_replica.h"
 #include "replica/memory_replica.h"
 
@@ -29,7 +30,24 @@ Result<std::unique_ptr<Replica>> Replica::adopt(std::vector<MutTensorView> tenso
 
 Result<std::unique_ptr<Replica>> Replica::adopt(std::vector<TensorInfo> tensors,
                                                 std::vector<Slot> slots, const Version& at) {
-  return MemoryReplica::adopt(std::move(tensors), std::move(slots), at);
+  return MemoryReplica::adopt(std::move(tensors), std::move(slots), at, nullptr);
+}
+
+Result<std::unique_ptr<Replica>> Replica::adopt_share(Repository& repository,
+                                                      std::vector<Slot> slots, const Version& at) {
+  SILT_ASSIGN(std::vector<TensorInfo> tensors, repository.tensors(at));
+  SILT_ASSIGN(const std::vector<std::string> digests, repository.digests(at));
+  std::vector<Sum128> sums(digests.size());
+  for (size_t t = 0; t < digests.size(); ++t) {
+    if (!sum_from_hex(digests[t], &sums[t]))
+      return Error{Code::kCorrupt, "the digest of '" + tensors[t].name + "' is not hexadecimal"};
+  }
+  return MemoryReplica::adopt(std::move(tensors), std::move(slots), at, &sums);
+}
+
+Result<std::vector<std::byte>> Staged::changes() const {
+  return Error{Code::kUnsupported,
+               "only a replica in memory tells what a staged change overwrites"};
 }
 
 }  // namespace siltstone

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "delta/diff.h"
 #include "replica/overwrite.h"
 
 namespace siltstone {
@@ -108,9 +109,10 @@ TEST(Placement, GathersAndOverwritesWhatTheTilesSay) {
     }
     ChangeList changes(word);
     changes.append(next, now);
-    std::vector<Overwrite> overwrites;
-    add_overwrites(*place, 0, changes, &overwrites);
-    for (const Overwrite& overwrite : overwrites) overwrite.write();
+    Overwrites overwrites(UINT64_MAX);
+    ASSERT_TRUE(
+        overwrites.add(*place, {0, changes.positions(), changes.run_ends(), changes.words()}));
+    overwrites.write();
     ASSERT_TRUE(made.memory == expected) << "round " << round;
   }
 }
@@ -149,12 +151,13 @@ TEST(Placement, RunsOfLargeTensorsKeepTheirPlace) {
   std::vector<std::byte> next(tensor.size_bytes);
   std::mt19937_64 random(2);
   for (std::byte& byte : next) byte = static_cast<std::byte>(random());
-  std::vector<Overwrite> overwrites;
+  Overwrites overwrites(UINT64_MAX);
   constexpr uint64_t kBegin = 1000;
   ChangeList changes(2);
   changes.append(ByteSpan(next).subspan(2 * kBegin), ByteSpan(memory).subspan(2 * kBegin));
-  add_overwrites(place, 2 * kBegin, changes, &overwrites);
-  for (const Overwrite& overwrite : overwrites) overwrite.write();
+  ASSERT_TRUE(overwrites.add(
+      place, {2 * kBegin, changes.positions(), changes.run_ends(), changes.words()}));
+  overwrites.write();
   std::vector<std::byte> out(tensor.size_bytes);
   place.gather(0, out);
   EXPECT_TRUE(

@@ -1,0 +1,193 @@
+"""A copy of the weights that the ranks of a host share, in checkpoint layout.
+
+A rank of a tensor-parallel engine has slices of tensors. What a delta's codecs rest on are whole ones: so one rank of
+each host, the leader, keeps them in memory that all its ranks map, fetches, proves and decodes each version once for
+all of them, and hands them the changed words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import torch
+
+from .. import _core
+from ..errors import IOFailure, Mismatch, NotFound
+from ..slots.words import torch_dtype
+
+PREFIX = "siltstone-ranks-"
+ALIGNMENT = 64
+
+
+def _identity(folder):
+    """What two processes have in common that see the same folder of the same running machine."""
+    found = os.stat(folder)
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), found.st_dev, found.st_ino
+
+
+def _layout(infos):
+    """({name: offset}, size in bytes) of the tensors behind one another; infos: {name: (dtype, shape, bytes)}."""
+    offsets, end = {}, 0
+    for name, (_, _, size) in sorted(infos.items()):
+        offsets[name] = end
+        end += -(-size // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def _map(path):
+    with open(path, "r+b") as file:
+        return torch.frombuffer(mmap.mmap(file.fileno(), 0), dtype=torch.uint8)
+
+
+def _sweep(folder):
+    """Removes what leaders that were killed have left."""
+    for left in Path(folder).glob(PREFIX + "*"):
+        with contextlib.suppress(OSError), open(left / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+
+
+class _Folder:
+    """Where a leader puts files for the others; removed with it. Another process may end it by its name alone."""
+
+    def __init__(self, folder):
+        _sweep(folder)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        self._lock = open(self.path / "lock", "w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def reserve(self, size):
+        """A file of so many bytes, which are there: to write to it cannot fail later."""
+        path = self.path / "weights"
+        try:
+            with open(path, "xb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise IOFailure(
+                error.errno,
+                f"{self.path.parent} has no room for a copy of the weights ({size / (1 << 20):.0f} MiB): {error.strerror}; "
+                "name a folder that has, or give the container more shared memory",
+            ) from None
+        return path
+
+    def close(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+class HostCopy:
+    """Whole tensors of a version in memory that the ranks of one host share. Made by all ranks together.
+
+    leader     whether this rank moves it
+    tensors    {name: tensor} on that memory; read by all ranks, written by the leader's commits
+    """
+
+    def __init__(self, ranks, repository, version, names, folder, *, memory_bytes):
+        """names: the tensors that any rank of this host has something of; the same on all its ranks."""
+        self.repository = repository
+        self._folder = self._core = self._staged = None
+        where = ranks.all(lambda: _identity(folder))
+        hosts = ranks.gather((where, sorted(names)))
+        here = [rank for rank, (other, _) in enumerate(hosts) if other == where]
+        self.leader = here[0] == ranks.rank
+        self.names = sorted(set().union(*(hosts[rank][1] for rank in here)))
+        infos = {name: (dtype, shape, size) for name, dtype, shape, size in repository._core.tensors(version)}
+        self._offsets, size = _layout({name: infos[name] for name in self.names})
+        self.bytes = max(size, 1)
+
+        def reserve():
+            self._folder = _Folder(folder)
+            return self._folder.reserve(self.bytes)
+
+        try:
+            path = ranks.all(lambda: reserve() if self.leader else None)
+            self._shared = Path(ranks.gather(str(path))[here[0]])
+            self._memory = ranks.all(lambda: _map(self._shared))
+            if self.leader:
+                os.unlink(self._shared)  # it lives as long as it is mapped
+            self.tensors = {name: self._view(name, *infos[name]) for name in self.names}
+            ranks.all(lambda: self._load(version, memory_bytes) if self.leader else None)
+        except BaseException:
+            self.close()
+            raise
+
+    def _view(self, name, code, shape, size):
+        begin = self._offsets[name]
+        return self._memory[begin : begin + size].view(torch_dtype(code)).reshape(shape)
+
+    def _load(self, version, memory_bytes):
+        if self.tensors:
+            self.repository.load(version, dict(self.tensors), some=True, memory_bytes=memory_bytes)
+        places = []
+        for name, tensor in self.tensors.items():
+            row = [0, self._offsets[name] // tensor.itemsize, 1, tensor.numel(), 0, 1, 0, 1]
+            tiles = torch.tensor([row] if tensor.numel() else [], dtype=torch.int64).reshape(-1, 8)
+            places.append((name, 0, tiles))
+        self._core = _core.Replica.adopt_share(self.repository._core, version, places, [self._memory])
+
+    # The leader's part.
+
+    def stage(self, version, repair, threads, memory_bytes, progress):
+        """Stage a version and lay out what it changes for the ranks of this host."""
+        if self._staged is not None and self._staged.target == version and not repair:
+            return
+        self._drop()
+        staged = self._core.stage(self.repository._core, version, repair, threads, memory_bytes, progress)
+        path = self._file(version)
+        unfinished = path.with_suffix(".unfinished")
+        try:
+            unfinished.write_bytes(staged.changes())
+            unfinished.rename(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise IOFailure(error.errno, f"what {version.name} changes cannot be written to {path}: {error.strerror}") from None
+        self._staged = staged
+
+    def commit(self):
+        """Move the copy. REQUIRES: every rank has staged, and none stages now."""
+        self._core.commit(self._staged)
+        self._drop()
+
+    def _drop(self):
+        if self._staged is not None:
+            self._file(self._staged.target).unlink(missing_ok=True)
+        self._staged = None
+
+    # Every rank's part.
+
+    def _file(self, version):
+        return self._shared.with_name(quote(version.name, safe="") + ".changes")
+
+    def ready(self):
+        """The name of the version whose changes are laid out, or None."""
+        found = sorted(self._shared.parent.glob("*.changes"))
+        return unquote(found[-1].stem) if found else None
+
+    def changes(self, version):
+        """What a version changes, as the leader has staged it: bytes."""
+        try:
+            with open(self._file(version), "rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise NotFound(f"the leader of this host has not staged {version.name} yet") from None
+
+    def close(self):
+        if self._folder is not None:
+            self._folder.close()
+        self._folder = self._core = self._staged = None
+        self.tensors = {}
+        self._memory = None
+
+
+def check_same_version(ranks, version):
+    """Raises Mismatch on all ranks if they name different versions."""
+    roots = ranks.gather(version.root)
+    if len(set(roots)) > 1:
+        raise Mismatch(f"the ranks name different versions: rank {roots.index(min(roots))} is not at {version.name}")
