@@ -9,6 +9,7 @@ torch is imported here, by whoever has an engine.
 
 from ..replica import GIB
 from .prefetch import Prefetch
+from .reload import ReloadFailed
 from .replica import EngineReplica, attach, unproven
 
-__all__ = ["attach", "EngineReplica", "GIB", "Prefetch", "unproven"]
+__all__ = ["attach", "EngineReplica", "GIB", "Prefetch", "ReloadFailed", "unproven"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from .. import _core
 from .._threads import ends_at_exit
@@ -58,17 +59,20 @@ class Prefetch:
             if not self._stop.is_set() and head != held:
                 self._stage(head)
 
-    def _stage(self, version):
+    def _stage(self, version, repair=False):
         self._drop()
-        self._staged = self.replica.stage(version, **self._options)
+        self._staged = self.replica.stage(version, repair=repair, **self._options)
 
-    def commit(self, ref: str | _core.Version) -> _core.CommitReport | None:
-        """Move the weights to a version; None if they hold it already."""
+    def commit(self, ref: str | _core.Version, *, repair: bool = False) -> Any:
+        """Move the weights to a version; returns what the replica's commit does, None if they hold it already.
+
+        repair: rebuild everything from the bucket, whatever they hold and whatever is staged.
+        """
         version = self.replica.repository.version(ref)
         with self._lock:
-            if version == self.replica.version:
+            if version == self.replica.version and not repair:
                 return None
-            if self._staged is None or self._staged.target != version:
-                self._stage(version)
+            if repair or self._staged is None or self._staged.target != version:
+                self._stage(version, repair)
             staged, self._staged = self._staged, None
             return self.replica.commit(staged)

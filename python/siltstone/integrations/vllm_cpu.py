@@ -77,5 +77,22 @@ def adjust(slot_map: slots.SlotMap, model: torch.nn.Module) -> slots.SlotMap:
             slot_map,
             slots=[slot for slot in slot_map.slots if slot.tensor not in names],
             refused=slot_map.refused | dict.fromkeys(names, "vLLM packs the weights of experts on this platform"),
+            reached=slot_map.reached | dict.fromkeys(names, tuple(sorted(numbers))),
         ).merged(traced)
     return slot_map
+
+
+def unloadable(slot_map: slots.SlotMap, model: torch.nn.Module) -> dict[str, str]:
+    """{tensor: why} of what vLLM's own reload gets wrong on this platform: experts, which it packs at the first load only."""
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    packed = set()
+    for path, module in model.named_modules():
+        weight = getattr(module, "w13_weight", None)
+        plain = isinstance(getattr(module, "quant_method", None), UnquantizedFusedMoEMethod)
+        if plain and isinstance(weight, torch.Tensor) and weight.device.type == "cpu":
+            packed |= {f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)}
+    numbers = {i for i, d in enumerate(slot_map.destinations) if packed & set(d.parameters)}
+    names = {slot.tensor for slot in [*slot_map.slots, *slot_map.shadows] if slot.destination in numbers}
+    names |= {name for name, reached in slot_map.reached.items() if numbers & set(reached)}
+    return dict.fromkeys(sorted(names), "vLLM does not pack experts again when it reloads them on a CPU")

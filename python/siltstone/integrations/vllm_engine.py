@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from contextlib import contextmanager
 
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -12,9 +14,11 @@ from vllm.distributed.weight_transfer.base import (
 
 import siltstone
 from siltstone import engine
-from siltstone.errors import Mismatch
+from siltstone.errors import InvalidArgument, Mismatch, Unsupported
 
 from . import vllm_cpu
+
+logger = logging.getLogger("vllm.siltstone")  # below vLLM's own, whose settings it has
 
 
 @dataclasses.dataclass
@@ -27,6 +31,9 @@ class InitInfo(WeightTransferInitInfo):
     interval      seconds between looks at it
     threads       that stage beside the worker's own
     memory_bytes  bound of what is staged
+    refused       what happens to tensors that cannot be written in place (quantised, cast, repacked): "refuse" the
+                  whole model, with their names and reasons; or "reload" them, in whole layers, with vLLM's layerwise
+                  reload, at once and in the pause of every update that changes them
     """
 
     bucket: str
@@ -35,22 +42,57 @@ class InitInfo(WeightTransferInitInfo):
     interval: float = 1.0
     threads: int = 1
     memory_bytes: int = engine.GIB
+    refused: str = "refuse"
 
 
 @dataclasses.dataclass
 class UpdateInfo(WeightTransferUpdateInfo):
-    """What `/update_weights` gets: the version to move to."""
+    """What `/update_weights` gets: the version to move to. `repair`: rebuild everything, whatever the worker holds."""
 
     version: str
+    repair: bool = False
     update_kind: str = "dense"  # which 0.23 and 0.24 ask for
 
 
+@contextmanager
+def _quiet():
+    """vLLM warns of every layer that a reload of others leaves alone."""
+    log = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _layerwise_reload(model, vllm_config):
+    """A loader for a running model: vLLM's own, which quantises, packs and casts as the first load did."""
+    try:
+        from vllm.config import set_current_vllm_config
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+    except ImportError as error:
+        raise Unsupported(f"this vLLM has no layerwise reload: {error}") from error
+    if vllm_config is None:
+        raise Unsupported("this vLLM does not tell the backend its configuration, which a reload needs")
+
+    def reload(weights):
+        with set_current_vllm_config(vllm_config), _quiet():
+            initialize_layerwise_reload(model)
+            try:
+                model.load_weights(weights)
+            finally:  # also after a failure: puts the parameters back that were taken away
+                finalize_layerwise_reload(model, vllm_config.model_config)
+
+    return reload
+
+
 class SiltstoneEngine(WeightTransferEngine):
-    """Moves this worker's parameters from version to version in place.
+    """Moves this worker's parameters from version to version: in place, or by a reload where the user allows it.
 
     Nothing is received: versions come from the bucket, staged by a thread while the worker generates. An update
     commits what is staged, or stages first if it is asked for another version. Whatever fails before the commit
-    leaves the weights at the version they hold.
+    leaves the weights at the version they hold; a reload that fails goes back to it.
     """
 
     init_info_cls = InitInfo
@@ -64,21 +106,36 @@ class SiltstoneEngine(WeightTransferEngine):
         self._prefetch = None
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
+        if init_info.refused not in ("refuse", "reload"):
+            raise InvalidArgument(f"refused must be refuse or reload, found {init_info.refused!r}")
         self.shutdown()
-        repository = siltstone.open(init_info.bucket)
-        self._replica = engine.attach(
-            repository,
-            self._model,
-            self._model.load_weights,
-            init_info.at,
-            adjust=lambda slot_map: vllm_cpu.adjust(slot_map, self._model),
-            memory_bytes=init_info.memory_bytes,
-        )
+        self._replica = self._attach(init_info)
+        logger.info("%s: %s", self._replica.version.name, self._replica.summary())
         if init_info.branch:
             options = {"interval": init_info.interval, "threads": init_info.threads}
             self._prefetch = engine.Prefetch(
                 self._replica, init_info.branch, memory_bytes=init_info.memory_bytes, **options
             )
+
+    def _attach(self, init_info):
+        model, reload = self._model, None
+        if init_info.refused == "reload":
+            reload = _layerwise_reload(model, getattr(self, "vllm_config", None))
+        try:
+            return engine.attach(
+                siltstone.open(init_info.bucket),
+                model,
+                model.load_weights,
+                init_info.at,
+                adjust=lambda slot_map: vllm_cpu.adjust(slot_map, model),
+                reload=reload,
+                unloadable=lambda slot_map: vllm_cpu.unloadable(slot_map, model),
+                memory_bytes=init_info.memory_bytes,
+            )
+        except Unsupported as error:
+            if reload is not None:
+                raise
+            raise Unsupported(f'{error}. With "refused": "reload" vLLM reloads their layers at each update') from error
 
     def start_weight_update(self) -> None:
         """Nothing: parameters are written where they are."""
@@ -92,9 +149,9 @@ class SiltstoneEngine(WeightTransferEngine):
         if self._replica is None:
             raise Mismatch("this worker follows no bucket yet: call /init_weight_transfer_engine first")
         if self._prefetch is not None:
-            self._prefetch.commit(update_info.version)
+            self._prefetch.commit(update_info.version, repair=update_info.repair)
         else:
-            self._replica.update(update_info.version)
+            self._replica.update(update_info.version, repair=update_info.repair)
 
     def finish_weight_update(self) -> None:
         """Nothing: an update is whole when it returns."""

@@ -102,11 +102,15 @@ class Binding:
             else:
                 self._rows.update((name, _Row(found[name])) for name in destination.parameters)
 
-    def check(self) -> list[str]:
-        """What is not as it was bound, one sentence each; anything there voids the binding."""
+    def moved(self) -> dict[str, str]:
+        """{parameter: why it is not as it was bound}; anything there voids the binding."""
         found = dict(named_tensors(self._model))
         differences = ((name, row.difference(found.get(name))) for name, row in self._rows.items())
-        return [f"parameter '{name}' {why}" for name, why in differences if why]
+        return {name: why for name, why in differences if why}
+
+    def check(self) -> list[str]:
+        """`moved`, one sentence each."""
+        return [f"parameter '{name}' {why}" for name, why in self.moved().items()]
 
     def storage(self, number: int) -> torch.Tensor:
         """The whole live storage of a destination, flat, in the elements that its offsets count."""

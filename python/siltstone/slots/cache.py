@@ -12,7 +12,7 @@ from .slotmap import CASTS, Destination, Padding, Slot, SlotMap, Source
 from .tiles import RowTable, Tile
 
 FORMAT = "siltstone-slots"
-VERSION = 1
+VERSION = 2
 MAX_CHARACTERS = 1 << 28
 MAX_ELEMENTS = 1 << 48
 MAX_DIMENSIONS = 32
@@ -29,6 +29,7 @@ def to_json(slot_map: SlotMap) -> str:
             "slots": [_slot_out(slot) for slot in slot_map.slots],
             "shadows": [_slot_out(slot) for slot in slot_map.shadows],
             "refused": slot_map.refused,
+            "reached": slot_map.reached,
             "ignored": sorted(slot_map.ignored),
             "padding": [[p.destination, p.value.hex(), p.tiles] for p in slot_map.padding],
         },
@@ -111,6 +112,7 @@ class _Reader:
                 _of(str, n, "a name"): _of(str, r, "a reason")
                 for n, r in _of(dict, fields["refused"], "refused").items()
             },
+            reached={name: self._reached(name, numbers) for name, numbers in _of(dict, fields["reached"], "reached").items()},
             ignored={_of(str, name, "a name") for name in _of(list, fields["ignored"], "ignored")},
             padding=[self._padding(*_fields(p, 3, "padding")) for p in _of(list, fields["padding"], "padding")],
         )
@@ -153,6 +155,13 @@ class _Reader:
         if not pieces:
             raise Corrupt(f"not a slot map: a slot of '{name}' has no tiles")
         return Slot(name, number, tuple(pieces), cast)
+
+    def _reached(self, name, numbers):
+        if name not in self._sources:
+            raise Corrupt(f"not a slot map: '{name!r:.40}' reaches a parameter and is no source")
+        for number in _of(list, numbers, "what a source reaches"):
+            self._at(number)
+        return tuple(numbers)
 
     def _padding(self, number, value, tiles):
         pieces = (_tile(t, MAX_ELEMENTS, self._at(number).elements) for t in _of(list, tiles, "tiles"))

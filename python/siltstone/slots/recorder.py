@@ -53,6 +53,7 @@ class Recording(TorchDispatchMode, Rules):
 
     events      all writes into destinations
     refused     source -> reason
+    astray      refused sources that may have gone where nothing is seen
     workers     whether worker threads took part
     """
 
@@ -61,6 +62,7 @@ class Recording(TorchDispatchMode, Rules):
         Rules.__init__(self)
         self.events = []
         self.refused = {}
+        self.astray = set()
         self.workers = False
         self.filled = set()  # values of sentinels that were filled in
         self._destinations, self._numbers = destinations, numbers
@@ -78,6 +80,10 @@ class Recording(TorchDispatchMode, Rules):
 
     def refuse(self, name, reason):
         self.refused.setdefault(name, reason)
+
+    def value_asked(self, names, what):
+        self.astray.update(names)
+        return super().value_asked(names, what)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if is_view(func) and not isinstance(args[0], Tracked) and func is not aten.lift_fresh.default:
@@ -125,12 +131,18 @@ class Recording(TorchDispatchMode, Rules):
         for x in sources:
             for name, reason in x.origin.reasons.items():
                 self.refuse(name, reason or f"the loader writes it with {func.overloadpacket.__name__}")
+        names = tuple(name for x in sources for name in x.names)
         for each in written:
-            self._note(each, operation=func.overloadpacket.__name__)
+            self._note(each, operation=func.overloadpacket.__name__, names=names)
 
-    def _note(self, tensor, **what):
-        """One event, if it is in a destination; under another element size the words from its begin to its end."""
+    def _note(self, tensor, names=(), **what):
+        """One event, if it is in a destination; under another element size the words from its begin to its end.
+
+        `names` are the sources that it was computed from.
+        """
         number = self._numbers.get(storage_key(tensor))
+        if number is None:
+            self.astray.update(names)
         if number is None or not tensor.numel():
             return
         geometry, dtype = _geometry(tensor), self._destinations[number].dtype
@@ -140,7 +152,7 @@ class Recording(TorchDispatchMode, Rules):
             begin, end = span.begin * size // ours, -(-(span.last + 1) * size // ours)
             geometry = (begin, (end - begin,), (1,))
             what = {"operation": "elements of another size"} if "source" not in what else what
-        self.events.append(Event(number, geometry, tensor.dtype, **what))
+        self.events.append(Event(number, geometry, tensor.dtype, names=names, **what))
 
     def _fill(self, tensor, value):
         if isinstance(value, Tracked):
@@ -169,11 +181,12 @@ class Recording(TorchDispatchMode, Rules):
     def _lost(self, tensor, reasons):
         for name, reason in reasons.items():
             self.refuse(name, reason)
-        self._note(tensor, operation="a copy of what was computed")
+        self._note(tensor, operation="a copy of what was computed", names=tuple(reasons))
 
     def _copy_slice(self, tensor, origin, dtype, shape):
         """`shape` is what the loader sees of a slice; it differs from the origin's after a late reshape."""
         if storage_key(tensor) not in self._numbers:
+            self.astray.add(origin.name)
             return self.refuse(origin.name, "the loader copies it into memory that is no parameter")
         try:
             if origin.late and shape == tensor.shape:
@@ -254,13 +267,15 @@ class _Run:
 
     def outcome(self, dropped):
         refused = {**self.recording.refused, **dropped}
+        astray = self.recording.astray | set(dropped)
         for value, (origin, _) in self.recording.sentinels.items():
             if value not in self.recording.filled:
                 refused.setdefault(origin.name, "the loader reads its value with .item() and does not fill it in")
+                astray.add(origin.name)
         rebound = {
             parameter: (tensor, self.feed.rebound_by.get(parameter)) for parameter, tensor in self.aside.rebound.items()
         }
-        return Outcome(self.recording.events, refused, rebound, self.aside.leaked, self._unseen, self._kept)
+        return Outcome(self.recording.events, refused, rebound, self.aside.leaked, self._unseen, self._kept, astray)
 
 
 def _run(model, sources, load, device, watched):

@@ -22,7 +22,7 @@ class Event(NamedTuple):
     """One write into a destination. Geometries are (offset, sizes, strides) in elements.
 
     `source` is (name, geometry, conversions) of a copy; `value` that of a constant fill; a write with neither is
-    foreign: by `operation`, with values that no source gives.
+    foreign: by `operation`, with values computed from the sources `names`, or from none.
     """
 
     destination: int
@@ -31,6 +31,7 @@ class Event(NamedTuple):
     source: tuple | None = None
     value: float | None = None
     operation: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -41,6 +42,7 @@ class Outcome:
     leaked    tensors that were on the model and had not been before
     unseen    destinations that worker threads wrote to without a source
     kept      sources that are copied nowhere and of which somebody still holds a tensor
+    astray    refused sources that may have gone where nothing is seen
     """
 
     events: list[Event]
@@ -49,6 +51,7 @@ class Outcome:
     leaked: list[torch.Tensor]
     unseen: set[int]
     kept: set[str]
+    astray: set[str]
 
 
 def cast_of(source_dtype: str, destination_dtype: str, event: Event) -> str:
@@ -174,6 +177,26 @@ def _refuse_rebound(sources, destinations, outcome):
             outcome.refused.setdefault(name, f"the loader rebinds parameter '{parameter}' instead of copying")
 
 
+def _reached(destinations, outcome):
+    """{refused source: its destinations} of those that went nowhere else."""
+    out = {}
+    numbers = {name: i for i, d in enumerate(destinations) for name in d.parameters}
+    hidden = set(outcome.astray)
+    for tensor in outcome.leaked:
+        if isinstance(tensor, Tracked) and all(tensor is not now for now, _ in outcome.rebound.values()):
+            hidden.update(tensor.names)
+    for event in outcome.events:
+        for name in (event.source[0],) if event.source else event.names:
+            out.setdefault(name, set()).add(event.destination)
+    for parameter, (tensor, by) in outcome.rebound.items():
+        for name in tensor.names if isinstance(tensor, Tracked) else [by] if by else ():
+            if parameter in numbers:
+                out.setdefault(name, set()).add(numbers[parameter])
+            else:
+                hidden.add(name)
+    return {n: tuple(sorted(found)) for n, found in out.items() if n in outcome.refused and n not in hidden}
+
+
 def _padding(events, spoiled):
     """The constant fills that stay, but for those in more pieces than a map takes: nothing relies on them."""
     out = []
@@ -203,6 +226,7 @@ def resolve(sources, destinations, outcome: Outcome) -> SlotMap:
         slots=[slot for slot in accepted if slot.tensor not in shadows],
         shadows=[slot for slot in accepted if slot.tensor in shadows],
         refused=dict(refused),
+        reached=_reached(destinations, outcome),
         ignored={name for name in sources if name not in placed and name not in refused},
         padding=_padding(events, owners.spoiled),
     )

@@ -82,6 +82,8 @@ class SlotMap:
     shadows        slots of sources that another one overwrites wholly (tied tensors loaded under both names):
                    never written through, but their bits must agree with the parameters
     refused        name -> why the place is not known, or is not a copy
+    reached        name -> the destinations that a refused source has a part in, where the recording has seen all of
+                   them; a refused source that is not in it may go anywhere
     ignored        sources that the loader did not put anywhere: another rank's, an alias, or one it skips. Whether
                    that is right is for the caller to say: `holes` over all ranks
     padding        constant fills
@@ -92,6 +94,7 @@ class SlotMap:
     slots: list[Slot] = dataclasses.field(default_factory=list)
     shadows: list[Slot] = dataclasses.field(default_factory=list)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     ignored: set[str] = dataclasses.field(default_factory=set)
     padding: list[Padding] = dataclasses.field(default_factory=list)
 
