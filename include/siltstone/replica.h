@@ -133,16 +133,17 @@ class Shard {
  public:
   virtual ~Shard() = default;
 
-  // `copy`: whole tensors that hold `at`, proven by whoever gives them; later, whenever stage() is
-  // called, they hold this shard's version. Each element in a slot must be the copy's (kMismatch,
-  // with the tensor's name). Slots as for Replica::adopt, but may leave out elements. Both outlive
-  // the shard.
-  static Result<std::unique_ptr<Shard>> adopt(const std::vector<MutTensorView>& copy,
+  // `copy`: the whole tensors that have slots, and perhaps more of the version's. They hold `at`,
+  // proven by whoever gives them, and later, whenever stage() is called, this shard's version. Each
+  // element in a slot must be the copy's (kMismatch, with the tensor's name). Slots as for
+  // Replica::adopt, but may leave out elements. Both outlive the shard.
+  static Result<std::unique_ptr<Shard>> adopt(Repository& repository,
+                                              const std::vector<MutTensorView>& copy,
                                               std::vector<Slot> slots, const Version& at);
 
   virtual const Version& version() const = 0;
 
-  // `changes`: Staged::changes() of a replica of the same tensors that has staged `target`.
+  // `changes`: Staged::changes() of a replica of that copy that has staged `target`.
   // kCorrupt if they are not, kMismatch if they do not lead from this shard's version to the
   // target.
   virtual Result<std::unique_ptr<Staged>> stage(std::span<const std::byte> changes,

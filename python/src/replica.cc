@@ -3,7 +3,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -176,14 +178,18 @@ struct PyShard {
   std::vector<nb::ndarray<>> arrays;
 };
 
-std::unique_ptr<PyShard> adopt_shard(const nb::list& names, const nb::list& dtypes,
-                                     const nb::list& copy, const Version& at, const nb::list& slots,
-                                     const nb::list& destinations) {
+// `names` and `copy`: tensors as bytes.
+std::unique_ptr<PyShard> adopt_shard(Repository& repository, const Version& at,
+                                     const nb::list& names, const nb::list& copy,
+                                     const nb::list& slots, const nb::list& destinations) {
+  nb::list dtypes;
+  for (size_t i = 0; i < nb::len(names); ++i) dtypes.append("U8");
   WriteTensors whole = write_tensors(names, dtypes, copy);
   PySlots memory = slots_of(slots, destinations);
   auto shard = call(nb::none(), [&](const Progress&) {
-    return Shard::adopt(whole.views, std::move(memory.slots), at);
+    return Shard::adopt(repository, whole.views, std::move(memory.slots), at);
   });
+  std::ranges::move(whole.arrays, std::back_inserter(memory.arrays));
   return std::make_unique<PyShard>(PyShard{std::move(shard), std::move(memory.arrays)});
 }
 
@@ -335,7 +341,7 @@ void bind_replica(nb::module_& module) {
            "on_version"_a.none(), "around_commit"_a.none());
 
   nb::class_<PyShard>(module, "Shard")
-      .def_static("adopt", &adopt_shard, "names"_a, "dtypes"_a, "copy"_a, "at"_a, "slots"_a,
+      .def_static("adopt", &adopt_shard, "repository"_a, "at"_a, "names"_a, "copy"_a, "slots"_a,
                   "destinations"_a)
       .def_prop_ro("version", [](PyShard& s) { return s.shard->version(); })
       .def("stage", &stage_shard, "changes"_a, "target"_a, "threads"_a, "memory_bytes"_a)

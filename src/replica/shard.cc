@@ -1,7 +1,10 @@
 // One rank's parts of tensors, moved by what a replica of the whole tensors has staged.
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "base/parallel.h"
 #include "base/try.h"
@@ -32,7 +35,8 @@ struct Change final : Staged {
 
 class MemoryShard final : public Shard {
  public:
-  static Result<std::unique_ptr<Shard>> adopt(const std::vector<MutTensorView>& copy,
+  static Result<std::unique_ptr<Shard>> adopt(const std::vector<TensorInfo>& tensors,
+                                              const std::vector<MutTensorView>& copy,
                                               std::vector<Slot> slots, const Version& at);
 
   const Version& version() const override { return version_; }
@@ -53,36 +57,35 @@ class MemoryShard final : public Shard {
   Version version_;
 };
 
-Result<std::unique_ptr<Shard>> MemoryShard::adopt(const std::vector<MutTensorView>& copy,
+Result<std::unique_ptr<Shard>> MemoryShard::adopt(const std::vector<TensorInfo>& tensors,
+                                                  const std::vector<MutTensorView>& copy,
                                                   std::vector<Slot> slots, const Version& at) {
   auto shard = std::make_unique<MemoryShard>();
   shard->version_ = at;
-  std::vector<const MutTensorView*> sorted;
-  for (const MutTensorView& view : copy) sorted.push_back(&view);
-  std::ranges::sort(sorted, {}, [](const MutTensorView* view) { return view->name; });
+  std::map<std::string_view, ByteSpan> whole;
+  for (const MutTensorView& view : copy) whole.emplace(view.name, view.bytes);
   std::ranges::stable_sort(slots, {}, &Slot::tensor);
   auto slot = slots.begin();
-  for (const MutTensorView* view : sorted) {
+  for (const TensorInfo& tensor : tensors) {
     std::vector<Placement::Part> parts;
-    for (; slot != slots.end() && slot->tensor == view->name; ++slot) {
+    for (; slot != slots.end() && slot->tensor == tensor.name; ++slot) {
       for (const SlotTile& tile : slot->tiles) parts.push_back({tile, slot->destination});
     }
-    const std::optional<uint64_t> size = tensor_size_bytes(view->dtype, view->shape);
-    if (!size || *size != view->bytes.size())
-      return Error{Code::kInvalidArgument, "the copy of tensor '" + view->name +
-                                               "' has not the bytes of its dtype and shape"};
-    SILT_TRY(
-        shard->add({view->name, view->dtype, view->shape, *size}, view->bytes, std::move(parts)));
+    SILT_TRY(shard->add(tensor, whole[tensor.name], std::move(parts)));
   }
   if (slot != slots.end())
     return Error{Code::kMismatch,
-                 "the copy has no tensor '" + slot->tensor + "', which has a slot"};
+                 at.id.name() + " has no tensor '" + slot->tensor + "', which has a slot"};
   SILT_TRY(find_ties(shard->places_));
   SILT_TRY(shard->compare(0));
   return std::unique_ptr<Shard>(std::move(shard));
 }
 
 Status MemoryShard::add(TensorInfo tensor, ByteSpan copy, std::vector<Placement::Part> parts) {
+  if (!parts.empty() && copy.size() != tensor.size_bytes)
+    return Error{Code::kInvalidArgument, "the copy of tensor '" + tensor.name + "' has " +
+                                             std::to_string(copy.size()) + " bytes, expected " +
+                                             std::to_string(tensor.size_bytes)};
   SILT_ASSIGN(Placement place, Placement::make(tensor, std::move(parts), /*share=*/true));
   tensors_.push_back(std::move(tensor));
   places_.push_back(std::move(place));
@@ -149,9 +152,11 @@ CommitReport MemoryShard::commit(std::unique_ptr<Staged> staged) {
 
 }  // namespace
 
-Result<std::unique_ptr<Shard>> Shard::adopt(const std::vector<MutTensorView>& copy,
+Result<std::unique_ptr<Shard>> Shard::adopt(Repository& repository,
+                                            const std::vector<MutTensorView>& copy,
                                             std::vector<Slot> slots, const Version& at) {
-  return MemoryShard::adopt(copy, std::move(slots), at);
+  SILT_ASSIGN(const std::vector<TensorInfo> tensors, repository.tensors(at));
+  return MemoryShard::adopt(tensors, copy, std::move(slots), at);
 }
 
 }  // namespace siltstone

@@ -8,8 +8,12 @@ torch is imported here, by whoever has an engine.
 """
 
 from ..replica import GIB
+from .attach import attach
+from .places import unproven
 from .prefetch import Prefetch
+from .rank_replica import RankReplica
+from .ranks import Ranks
 from .reload import ReloadFailed
-from .replica import EngineReplica, attach, unproven
+from .replica import EngineReplica
 
-__all__ = ["attach", "EngineReplica", "GIB", "Prefetch", "ReloadFailed", "unproven"]
+__all__ = ["attach", "EngineReplica", "GIB", "Prefetch", "RankReplica", "Ranks", "ReloadFailed", "unproven"]

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 import torch
 
 from .. import _core
-from ..errors import IOFailure, Mismatch, NotFound
+from ..errors import IOFailure, NotFound
 from ..slots.words import torch_dtype
 
 PREFIX = "siltstone-ranks-"
@@ -86,13 +86,15 @@ class HostCopy:
     """Whole tensors of a version in memory that the ranks of one host share. Made by all ranks together.
 
     leader     whether this rank moves it
+    bytes      its size
     tensors    {name: tensor} on that memory; read by all ranks, written by the leader's commits
     """
 
     def __init__(self, ranks, repository, version, names, folder, *, memory_bytes):
-        """names: the tensors that any rank of this host has something of; the same on all its ranks."""
+        """names: the tensors that this rank has something of."""
         self.repository = repository
-        self._folder = self._core = self._staged = None
+        self.folder = folder
+        self._folder = self._core = self._staged = self._target = None
         where = ranks.all(lambda: _identity(folder))
         hosts = ranks.gather((where, sorted(names)))
         here = [rank for rank, (other, _) in enumerate(hosts) if other == where]
@@ -136,7 +138,7 @@ class HostCopy:
 
     def stage(self, version, repair, threads, memory_bytes, progress):
         """Stage a version and lay out what it changes for the ranks of this host."""
-        if self._staged is not None and self._staged.target == version and not repair:
+        if self._target == version and not repair:
             return
         self._drop()
         staged = self._core.stage(self.repository._core, version, repair, threads, memory_bytes, progress)
@@ -148,7 +150,7 @@ class HostCopy:
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise IOFailure(error.errno, f"what {version.name} changes cannot be written to {path}: {error.strerror}") from None
-        self._staged = staged
+        self._staged, self._target = staged, version
 
     def commit(self):
         """Move the copy. REQUIRES: every rank has staged, and none stages now."""
@@ -156,9 +158,9 @@ class HostCopy:
         self._drop()
 
     def _drop(self):
-        if self._staged is not None:
-            self._file(self._staged.target).unlink(missing_ok=True)
-        self._staged = None
+        if self._target is not None:
+            self._file(self._target).unlink(missing_ok=True)
+        self._staged = self._target = None
 
     # Every rank's part.
 
@@ -181,13 +183,7 @@ class HostCopy:
     def close(self):
         if self._folder is not None:
             self._folder.close()
-        self._folder = self._core = self._staged = None
+        self._folder = self._core = self._staged = self._target = None
         self.tensors = {}
         self._memory = None
 
-
-def check_same_version(ranks, version):
-    """Raises Mismatch on all ranks if they name different versions."""
-    roots = ranks.gather(version.root)
-    if len(set(roots)) > 1:
-        raise Mismatch(f"the ranks name different versions: rank {roots.index(min(roots))} is not at {version.name}")

@@ -7,7 +7,8 @@ from typing import Any
 
 from .. import _core
 from .._threads import ends_at_exit
-from ..replica import GIB, Replica
+from ..replica import GIB
+from .replica import EngineReplica
 
 
 class Prefetch:
@@ -17,7 +18,7 @@ class Prefetch:
     is under way. A failure of the thread is kept in `error` until it succeeds: it looks again after `interval` seconds.
     """
 
-    def __init__(self, replica: Replica, branch: str = "main", *, interval: float = 1.0, threads: int = 1,
+    def __init__(self, replica: EngineReplica, branch: str = "main", *, interval: float = 1.0, threads: int = 1,
                  memory_bytes: int = GIB):
         self.replica = replica
         self.error = None
@@ -53,26 +54,24 @@ class Prefetch:
                 self.error = error
 
     def _look(self):
-        head = self.replica.repository.head(self._branch)
+        head = self.replica.newest(self._branch)
         with self._lock:
             held = self._staged.target if self._staged is not None else self.replica.version
             if not self._stop.is_set() and head != held:
                 self._stage(head)
 
-    def _stage(self, version, repair=False):
+    def _stage(self, version):
         self._drop()
-        self._staged = self.replica.stage(version, repair=repair, **self._options)
+        self._staged = self.replica.stage(version, **self._options)
 
     def commit(self, ref: str | _core.Version, *, repair: bool = False) -> Any:
         """Move the weights to a version; returns what the replica's commit does, None if they hold it already.
 
         repair: rebuild everything from the bucket, whatever they hold and whatever is staged.
         """
-        version = self.replica.repository.version(ref)
         with self._lock:
-            if version == self.replica.version and not repair:
-                return None
-            if repair or self._staged is None or self._staged.target != version:
-                self._stage(version, repair)
-            staged, self._staged = self._staged, None
-            return self.replica.commit(staged)
+            ahead, self._staged = self._staged, None
+            report = self.replica.update(ref, ahead=ahead, repair=repair, **self._options)
+            if report is None:
+                self._staged = ahead
+            return report

@@ -9,16 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any
 
-import torch
-
-from .. import _core, slots
-from ..errors import InvalidArgument, Mismatch, Unsupported
+from .. import _core
+from ..errors import InvalidArgument, Mismatch
 from ..replica import GIB, Replica, Staged
 from ..slots.words import torch_dtype
-from ..tensors import digest, empty_tensors
-from .division import OTHER_BITS, Division
 from .follower import EngineFollower, FollowStep
-from .reload import POISONED, UNCHANGED, ReloadFailed, Reloads, groups, refuse_unloadable, some, why
+from .reload import POISONED, UNCHANGED, ReloadFailed, Reloads, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +170,19 @@ class EngineReplica(Replica):
         self._poison = None
         raise ReloadFailed(f"{failed}; the engine holds {before.name} again", UNCHANGED) from error
 
+    def newest(self, branch: str) -> _core.Version:
+        """The version that a Prefetch stages next."""
+        return self.repository.head(branch)
+
+    def update(self, ref: str | _core.Version = "main", *, ahead: EngineStaged | None = None, **options: Any) -> EngineReport | None:
+        """Commit what was staged `ahead`, if that leads to this version; else stage it first. None if it is held."""
+        version = self.repository.version(ref)
+        if version == self.version and not options.get("repair"):
+            return None
+        if ahead is None or ahead.target != version or options.get("repair"):
+            ahead = self.stage(version, **options)
+        return self.commit(ahead)
+
     def follow(self, branch: str = "main", *, on_version: Callable[[FollowStep], Any] | None = None,
                pause: Callable[[_core.Version], AbstractContextManager] | None = None, interval: float = 1.0,
                until: int | None = None, repair: bool = False, threads: int = 0,
@@ -187,119 +196,3 @@ def _amount(sources, names, singular, plural):
     size = sum(sources[name].elements * torch_dtype(sources[name].dtype).itemsize for name in names) / (1 << 20)
     noun, verb = ("tensor", singular) if len(names) == 1 else ("tensors", plural)
     return f"{len(names)} {noun} ({size:.1f} MiB) {verb}"
-
-
-def unproven(binding: slots.Binding, digests: dict[str, str]) -> dict[str, str]:
-    """{tensor: why} of the recorded tensors whose bits in the engine are not those of a version."""
-    out = {}
-    for slot in binding.map.slots:
-        name = slot.tensor
-        if name in out:
-            continue
-        if slot.destination in binding.unbound:
-            out[name] = binding.unbound[slot.destination]
-        elif slot.cast != "none":
-            out[name] = f"the engine keeps it as {binding.map.destinations[slot.destination].dtype}"
-        else:
-            found = slots.gather(binding, name)
-            if not found.complete:
-                out[name] = "this rank holds a part of it only"
-            elif not found.consistent or digest(found.values) != digests[name]:
-                out[name] = OTHER_BITS
-    return out
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().reshape(-1).view(torch.uint8)
-
-
-def _places(binding, kept):
-    """(slots, destinations) as the core takes them."""
-    numbers, destinations, places = {}, [], []
-    for slot in binding.map.slots:
-        if slot.destination not in numbers:
-            numbers[slot.destination] = len(destinations)
-            destinations.append(binding.storage(slot.destination).view(torch.uint8))
-        rows = [piece for t in slot.tiles for piece in t.pieces()]
-        places.append((slot.tensor, numbers[slot.destination], torch.tensor(rows, dtype=torch.int64).reshape(-1, 8)))
-    for name, tensor in kept.items():
-        words = _flat(tensor)
-        whole = torch.tensor([[0, 0, 1, tensor.numel(), 0, 1, 0, 1]] if tensor.numel() else [], dtype=torch.int64)
-        places.append((name, len(destinations), whole.reshape(-1, 8)))
-        destinations.append(words)
-    return places, destinations
-
-
-class _At:
-    """The version that an engine is attached at."""
-
-    def __init__(self, repository, ref, memory_bytes):
-        self.repository, self._memory_bytes = repository, memory_bytes
-        self.version = repository.version(ref)
-        self.catalogue = repository.tensors(self.version)
-        self.digests = repository.digests(self.version)
-
-    def unproven(self, binding):
-        return unproven(binding, self.digests)
-
-    def fetch(self, slot_map, have):
-        """{name: words} of all tensors that a map has no slots for; those of `have` are there already."""
-        placed = {slot.tensor for slot in slot_map.slots}
-        wanted = [name for name in self.catalogue if name not in placed]
-        fetched = empty_tensors((name, *self.catalogue[name], 0) for name in wanted if name not in have)
-        if fetched:
-            self.repository.load(self.version, fetched, some=True, memory_bytes=self._memory_bytes)
-        return {name: have[name] if name in have else fetched[name] for name in wanted}
-
-    def replica(self, model, binding, kept, reloads=None):
-        core = _core.Replica.adopt_slots(self.repository._core, self.version, *_places(binding, kept))
-        return EngineReplica(core, self.repository, model, binding, kept, reloads, self.digests)
-
-
-def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _core.Version, *,
-           adjust: Callable[[slots.SlotMap], slots.SlotMap] | None = None, reload: Callable | None = None,
-           unloadable: Callable[[slots.SlotMap], dict[str, str]] | None = None,
-           memory_bytes: int = GIB) -> EngineReplica:
-    """An EngineReplica of a model that holds version `at`, in host memory.
-
-    load         the engine's own loader, called with an iterator of (name, tensor)
-    adjust       corrects the recorded map for what the engine does to parameters after loading
-    reload       loads tensors into the running engine, called in the same way; it must leave the parameters of all
-                 others alone. With it, tensors that cannot be written in place are loaded at once and then after every
-                 commit that changes them, in whole layers. Without it they are refused
-    unloadable   gives for a map {tensor: why} of what `reload` is known to load wrongly; these are refused
-
-    The engine must not run meanwhile. Raises Unsupported, with names and reasons, if a tensor cannot be written in
-    place or what the engine holds is not `at`; nothing was changed then. Raises ReloadFailed if the loader fails; the
-    engine's parameters hold no version then.
-    """
-    target = _At(repository, at, memory_bytes)
-    slot_map = slots.record(model, target.catalogue, load)
-    if adjust is not None:
-        slot_map = adjust(slot_map)
-    binding = slots.bind(slot_map, model)
-    reasons = {**slot_map.refused, **target.unproven(binding)}
-    if not reasons:
-        return target.replica(model, binding, target.fetch(slot_map, {}))
-    if reload is None:
-        told = some(f"'{name}': {reason}" for name, reason in sorted(reasons.items()))
-        raise Unsupported(
-            f"{len(reasons)} of {len(target.catalogue)} tensors of {target.version.name} cannot be written in place: {told}"
-        )
-    return _attach_with_reloads(target, model, slot_map, reasons, reload, unloadable)
-
-
-def _attach_with_reloads(target, model, slot_map, reasons, reload, unloadable):
-    known = unloadable(slot_map) if unloadable is not None else {}
-    refuse_unloadable(why(groups(slot_map, reasons), reasons), known)
-    division = Division(
-        model, slot_map, unproven=target.unproven, fetch=target.fetch, refuse=lambda names: refuse_unloadable(names, known)
-    )
-    try:
-        return target.replica(model, *division.settle(reasons, reload))
-    except Exception as error:  # a loader may raise anything
-        raise ReloadFailed(
-            f"the engine's parameters hold no version: loading {target.version.name} into them failed: "
-            f"{type(error).__name__}: {error}",
-            POISONED,
-        ) from error

@@ -129,7 +129,7 @@ class ShardTest : public RanksTest {
     }
   }
   Result<std::unique_ptr<Shard>> adopt(Rank& rank) {
-    return Shard::adopt(copy_.views(), rank.slots(), version_);
+    return Shard::adopt(*repository_, copy_.views(), rank.slots(), version_);
   }
 
   TinyModel copy_;  // the host's
@@ -161,7 +161,7 @@ TEST_F(ShardTest, RanksTakeWhatTheHostHasStaged) {
 TEST_F(ShardTest, AWrongMapIsNotAdopted) {
   Rank& rank = ranks_[1];
   const auto code = [&](std::vector<Slot> slots) {
-    const auto shard = Shard::adopt(copy_.views(), std::move(slots), version_);
+    const auto shard = Shard::adopt(*repository_, copy_.views(), std::move(slots), version_);
     return shard ? Code::kInternal : shard.error().code;
   };
   auto slots = rank.slots();
@@ -176,6 +176,14 @@ TEST_F(ShardTest, AWrongMapIsNotAdopted) {
   slots = rank.slots();
   slots.push_back({"none", rank.own, {{.columns = 1}}});
   EXPECT_EQ(code(slots), Code::kMismatch) << "no such tensor";
+  auto some = copy_.views();
+  some.erase(some.begin());
+  EXPECT_EQ(Shard::adopt(*repository_, some, rank.slots(), version_).error().code,
+            Code::kInvalidArgument)
+      << "no copy of a tensor that has a slot";
+  some = copy_.views();
+  some.pop_back();  // which only rank 0 has
+  EXPECT_TRUE(Shard::adopt(*repository_, some, rank.slots(), version_));
   rank.norm[2 * kColumns] ^= std::byte{1};
   const auto shard = adopt(rank);
   ASSERT_FALSE(shard);

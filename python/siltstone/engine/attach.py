@@ -1,0 +1,105 @@
+"""How an engine's replica is made: record, prove, divide, adopt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .. import _core, slots
+from ..errors import Unsupported
+from ..replica import GIB
+from ..tensors import empty_tensors
+from .division import Division
+from .places import places, unproven
+from .rank_replica import attach_rank
+from .ranks import Ranks
+from .reload import POISONED, ReloadFailed, groups, refuse_unloadable, some, why
+from .replica import EngineReplica
+
+
+class _At:
+    """The version that an engine is attached at."""
+
+    def __init__(self, repository, ref, memory_bytes):
+        self.repository, self.memory_bytes = repository, memory_bytes
+        self.version = repository.version(ref)
+        self.catalogue = repository.tensors(self.version)
+        self.digests = repository.digests(self.version)
+
+    def unproven(self, binding):
+        return unproven(binding, self.digests)
+
+    def fetch(self, slot_map, have):
+        """{name: words} of all tensors that a map has no slots for; those of `have` are there already."""
+        placed = {slot.tensor for slot in slot_map.slots}
+        wanted = [name for name in self.catalogue if name not in placed]
+        fetched = empty_tensors((name, *self.catalogue[name], 0) for name in wanted if name not in have)
+        if fetched:
+            self.repository.load(self.version, fetched, some=True, memory_bytes=self.memory_bytes)
+        return {name: have[name] if name in have else fetched[name] for name in wanted}
+
+    def replica(self, model, binding, kept, reloads=None):
+        core = _core.Replica.adopt_slots(self.repository._core, self.version, *places(binding, kept))
+        return EngineReplica(core, self.repository, model, binding, kept, reloads, self.digests)
+
+
+def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _core.Version, *,
+           adjust: Callable[[slots.SlotMap], slots.SlotMap] | None = None, reload: Callable | None = None,
+           unloadable: Callable[[slots.SlotMap], dict[str, str]] | None = None, ranks: Ranks | None = None,
+           host_copy: str = "auto", host_folder: str = "/dev/shm", memory_bytes: int = GIB) -> EngineReplica:
+    """An EngineReplica of a model that holds version `at`, in host memory.
+
+    load         the engine's own loader, called with an iterator of (name, tensor)
+    adjust       corrects the recorded map for what the engine does to parameters after loading
+    reload       loads tensors into the running engine, called in the same way; it must leave the parameters of all
+                 others alone. With it, tensors that cannot be written in place are loaded at once and then after every
+                 commit that changes them, in whole layers. Without it they are refused
+    unloadable   gives for a map {tensor: why} of what `reload` is known to load wrongly; these are refused
+    ranks        of an engine that several processes run together: each of them calls this with its own part of the
+                 model, and gets a RankReplica
+    host_copy    whether the ranks of a host share a copy of the weights in checkpoint layout, which one of them
+                 decodes into: "auto", if some rank holds parts of tensors only; "always"; or "never"
+    host_folder  where that copy is mapped from: a file system in memory, or any folder with room for it
+
+    The engine must not run meanwhile. Raises Unsupported, with names and reasons, if a tensor cannot be written in
+    place or what the engine holds is not `at`; nothing was changed then. Raises ReloadFailed if the loader fails; the
+    engine's parameters hold no version then.
+    """
+    ranks = ranks or Ranks()
+    target = ranks.all(lambda: _At(repository, at, memory_bytes))
+    slot_map = ranks.all(lambda: _recorded(model, target, load, adjust))
+    if ranks.size > 1:
+        return attach_rank(target, model, slot_map, ranks, host_copy=host_copy, host_folder=host_folder)
+    binding = slots.bind(slot_map, model)
+    reasons = {**slot_map.refused, **target.unproven(binding)}
+    if not reasons:
+        return target.replica(model, binding, target.fetch(slot_map, {}))
+    if reload is None:
+        told = some(f"'{name}': {reason}" for name, reason in sorted(reasons.items()))
+        raise Unsupported(
+            f"{len(reasons)} of {len(target.catalogue)} tensors of {target.version.name} cannot be written in place: {told}"
+        )
+    return _attach_with_reloads(target, model, slot_map, reasons, reload, unloadable)
+
+
+def _recorded(model, target, load, adjust):
+    slot_map = slots.record(model, target.catalogue, load)
+    return slot_map if adjust is None else adjust(slot_map)
+
+
+def _attach_with_reloads(target, model, slot_map, reasons, reload, unloadable):
+    known = unloadable(slot_map) if unloadable is not None else {}
+    refuse_unloadable(why(groups(slot_map, reasons), reasons), known)
+    division = Division(
+        model, slot_map, unproven=target.unproven, fetch=target.fetch, refuse=lambda names: refuse_unloadable(names, known)
+    )
+    try:
+        return target.replica(model, *division.settle(reasons, reload))
+    except Exception as error:  # a loader may raise anything
+        raise ReloadFailed(
+            f"the engine's parameters hold no version: loading {target.version.name} into them failed: "
+            f"{type(error).__name__}: {error}",
+            POISONED,
+        ) from error

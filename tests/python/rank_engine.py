@@ -1,0 +1,136 @@
+"""An engine that several ranks run together, as serving engines shard a decoder, and the versions that it takes."""
+
+import dataclasses
+
+import torch
+
+import siltstone
+
+BF16 = torch.bfloat16
+HIDDEN, HEAD, HEADS, KV_HEADS, INNER, EXPERTS = 32, 8, 4, 2, 24, 4
+VOCABULARY, PADDED = 38, 48
+LAYERS = 2
+
+
+def _bits(draw, *shape):
+    return torch.randint(-(1 << 15), 1 << 15, shape, generator=draw, dtype=torch.int16).view(BF16)
+
+
+def checkpoint(seed):
+    """A decoder's tensors as a trainer publishes them: every second layer has experts."""
+    draw = torch.Generator().manual_seed(seed)
+    out = {"embed.weight": _bits(draw, VOCABULARY, HIDDEN), "norm.weight": _bits(draw, HIDDEN)}
+    for i in range(LAYERS):
+        at = f"layers.{i}."
+        out |= {at + f"{n}.weight": _bits(draw, heads * HEAD, HIDDEN) for n, heads in zip("qkv", (HEADS, KV_HEADS, KV_HEADS))}
+        out[at + "o.weight"] = _bits(draw, HIDDEN, HEADS * HEAD)
+        for e in [f"experts.{e}." for e in range(EXPERTS)] if i % 2 else [""]:
+            out |= {at + e + f"{name}.weight": _bits(draw, INNER, HIDDEN) for name in ("gate", "up")}
+            out[at + e + "down.weight"] = _bits(draw, HIDDEN, INNER)
+    out["lm_head.weight"] = out["embed.weight"].clone()  # tied: the loader skips it
+    return out
+
+
+def step(weights, seed):
+    """One word in twenty takes other bits."""
+    draw = torch.Generator().manual_seed(seed)
+    out = {}
+    for name, tensor in weights.items():
+        words = tensor.view(torch.int16).clone()
+        hit = torch.rand(words.shape, generator=draw) < 0.05
+        words[hit] ^= torch.randint(1, 1 << 15, words.shape, generator=draw, dtype=torch.int16)[hit]
+        out[name] = words.view(BF16)
+    return out
+
+
+def publish(bucket, count):
+    """[weights] of that many versions in a new bucket."""
+    versions = [checkpoint(1)]
+    for seed in range(count - 1):
+        versions.append(step(versions[-1], seed))
+    with siltstone.open(bucket, create=True).publisher() as publisher:
+        for weights in versions:
+            publisher.publish(weights)
+    return versions
+
+
+@dataclasses.dataclass
+class Layout:
+    """How the model is cut: projections over `tp` ranks, experts too or, whole ones, over `ep`; layers over `pp`."""
+
+    tp: int = 1
+    ep: int = 1
+    pp: int = 1
+
+
+class RankEngine(torch.nn.Module):
+    """One rank of it. Replicates key heads where there are fewer than ranks, pads its vocabulary."""
+
+    def __init__(self, layout, rank, drop=None):
+        super().__init__()
+        self.layout, self.rank, self._drop = layout, rank, drop
+        self.first = rank if layout.tp > 1 else 0
+        tp = layout.tp
+        self.kv = max(1, KV_HEADS // tp)
+        self._add("embed", PADDED // tp, HIDDEN)
+        self._add("norm", HIDDEN)
+        for i in self._layers():
+            self._add(f"{i}_qkv", (HEADS // tp + 2 * self.kv) * HEAD, HIDDEN)
+            self._add(f"{i}_o", HIDDEN, HEADS * HEAD // tp)
+            experts = (EXPERTS // layout.ep,) if i % 2 else ()
+            self._add(f"{i}_gate_up", *experts, 2 * INNER // tp, HIDDEN)
+            self._add(f"{i}_down", *experts, HIDDEN, INNER // tp)
+
+    def _add(self, name, *shape):
+        self.register_parameter(name, torch.nn.Parameter(torch.full(shape, 7.0, dtype=BF16), requires_grad=False))
+
+    def _layers(self):
+        return range(self.rank % self.layout.pp, LAYERS, self.layout.pp)
+
+    def load_weights(self, weights):
+        for name, w in weights:
+            if name == self._drop or name == "lm_head.weight":
+                continue
+            if name == "embed.weight":
+                rows = PADDED // self.layout.tp
+                mine = w[self.first * rows : (self.first + 1) * rows]
+                self.embed.data[: mine.shape[0]].copy_(mine)
+                self.embed.data[mine.shape[0] :].fill_(0)
+            elif name == "norm.weight":
+                self.norm.data.copy_(w)
+            else:
+                _, layer, *parts, part, _ = name.split(".")
+                if int(layer) in self._layers():
+                    self._layer(int(layer), part, w, int(parts[1]) if parts else None)
+
+    def _layer(self, i, part, w, expert):
+        own = EXPERTS // self.layout.ep
+        if expert is not None and expert // own != (self.rank if self.layout.ep > 1 else 0):
+            return
+        pick = (lambda p: p.data) if expert is None else (lambda p: p.data[expert % own])
+        if part in "qkv":
+            heads = HEADS // self.layout.tp if part == "q" else self.kv
+            shard = self.first if part == "q" else self.first * self.kv * self.layout.tp // max(self.layout.tp, KV_HEADS) // self.kv
+            begin = {"q": 0, "k": HEADS // self.layout.tp, "v": HEADS // self.layout.tp + self.kv}[part] * HEAD
+            rows = heads * HEAD
+            getattr(self, f"{i}_qkv").data.narrow(0, begin, rows).copy_(w.narrow(0, shard * rows, rows))
+        elif part in ("gate", "up"):
+            rows = INNER // self.layout.tp
+            pick(getattr(self, f"{i}_gate_up")).narrow(0, rows * (part == "up"), rows).copy_(w.narrow(0, self.first * rows, rows))
+        else:
+            target = pick(getattr(self, f"{i}_{part}"))
+            target.copy_(w.narrow(1, self.first * target.shape[1], target.shape[1]))
+
+    def bits(self):
+        return {name: p.data.view(torch.int16).clone() for name, p in self.named_parameters()}
+
+
+def loaded(layout, rank, weights, drop=None):
+    """A rank that was loaded with a version at its start."""
+    model = RankEngine(layout, rank, drop)
+    model.load_weights(weights.items())
+    return model
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
