@@ -436,12 +436,11 @@ class Hidden(torch.nn.Module):
     def load_weights(self, weights):
         for name, tensor in weights:
             if name == "packed.weight":
-                low = float(tensor.float().min())
-                self.packed.data.copy_(tensor.float() - low)
+                self.packed.data.copy_(tensor / float(tensor.float().max()))
                 if self.moves:
                     self.near.data = self.near.data.clone()
                 else:
-                    self.near.data[0].fill_(low)
+                    self.near.data[0].copy_(tensor[0])
             else:
                 getattr(self, name.split(".")[0]).data.copy_(tensor)
 
@@ -454,6 +453,8 @@ def test_a_neighbour_that_a_reload_gets_at_is_loaded_with_it(tmp_path, moves):
         {name: torch.randn((4, 4), generator=draw).to(torch.bfloat16) for name in ("far.w", "near.w", "packed.weight")}
         for _ in range(3)
     ]
+    versions[0]["near.w"][0] = versions[0]["packed.weight"][0]  # nothing to be seen at first
+    versions[1]["packed.weight"] = versions[0]["packed.weight"]  # nor is it loaded by itself
     with repository.publisher() as publisher:
         for weights in versions:
             publisher.publish(weights)
@@ -466,12 +467,27 @@ def test_a_neighbour_that_a_reload_gets_at_is_loaded_with_it(tmp_path, moves):
     _, model = loaded(versions[0])
     replica = engine.attach(repository, model, model.load_weights, "main@0", reload=model.load_weights)
     assert replica.reloaded.keys() == {"near.w", "packed.weight"}
-    told = "moves its parameter" if moves else "its bits are not the version's"
-    assert told in replica.reloaded["near.w"]
+    how = "moves its parameter" if moves else "writes to it"
+    assert replica.reloaded["near.w"] == f"a reload of other tensors {how}"
     for seq in (1, 2, 0):
         replica.update(f"main@{seq}")
         expected, _ = loaded(versions[seq])
         assert all(torch.equal(p.data, expected[name]) for name, p in model.named_parameters())
+
+
+def test_a_reload_that_moves_others_takes_them_with_it(run):
+    repository, versions = run
+    model = cold(versions[0])
+
+    def reload(weights):
+        model.reload(weights)
+        model.norm.data = model.norm.data.clone()
+
+    replica = engine.attach(repository, model, model.load_weights, "main@0", reload=reload)
+    assert replica.reloaded["norm.weight"] == "a reload of other tensors moves its parameter"
+    assert "embed.weight" not in replica.reloaded
+    replica.update("main@7")
+    assert equal(model.bits(), cold(versions[7]).bits())
 
 
 # Those who call it

@@ -371,6 +371,8 @@ def test_a_hostile_map_is_refused():
     for i, value in ((0, "no"), (1, 1), (1, -1), (2, "widen"), (2, ""), (3, []), (3, [[1] * 7])):
         broken(lambda f, i=i, value=value: f["slots"][0].__setitem__(i, value))
     broken(lambda f: f["ignored"].append("down"))
+    broken(lambda f: f["reached"].update(down=[len(good["destinations"])]))
+    broken(lambda f: f["reached"].update(nobody=[0]))
     broken(lambda f: f["sources"].append(f["sources"][0]))
     broken(lambda f: f["sources"][0].__setitem__(2, [1 << 40, 1 << 40]))
     broken(lambda f: f["slots"][0][3].append([0, [], 1, 1, 1, 1]))

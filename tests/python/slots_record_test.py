@@ -75,6 +75,32 @@ def test_a_pattern_is_traced_exactly_or_refused(pattern, layout):
     assert slots.from_json(slots.to_json(traced)) == traced
 
 
+@every_layout
+def test_a_refused_source_goes_where_it_is_said_to_go_and_nowhere_else(pattern, layout):
+    slot_map = record(pattern.model(layout))
+    weights = bits.checkpoint(pattern.model(layout))
+    before = dict(bits.loaded(pattern, layout, weights).named_parameters())
+    assert slot_map.reached.keys() <= slot_map.refused.keys()
+    for name, numbers in slot_map.reached.items():
+        _, changed = bits.patched(weights, [name])
+        reached = {parameter for number in numbers for parameter in slot_map.destinations[number].parameters}
+        for parameter, tensor in bits.loaded(pattern, layout, changed).named_parameters():
+            assert parameter in reached or torch.equal(bits.words(tensor), bits.words(before[parameter]))
+
+
+@pytest.mark.parametrize("name", ["plus_one", "composed", "many_at_once", "rebound", "replaced"])
+def test_a_refused_source_says_where_it_goes(name):
+    slot_map = record(zoo.PATTERNS[name].model(zoo.Layout()))
+    assert slot_map.reached.keys() == slot_map.refused.keys()
+    assert all([slot_map.destinations[i].parameters for i in n] == [("w",)] for n in slot_map.reached.values())
+
+
+@pytest.mark.parametrize("name", ["staged", "branching", "branching_on_item", "through_numpy", "kept"])
+def test_a_refused_source_that_is_lost_from_sight_may_go_anywhere(name):
+    slot_map = record(zoo.PATTERNS[name].model(zoo.Layout()))
+    assert slot_map.refused and not slot_map.reached
+
+
 def everything(model):
     """All that recording must not change: objects, addresses, shapes, bits, attributes."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers()), "derived": model.derived}

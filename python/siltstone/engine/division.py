@@ -36,16 +36,16 @@ class Division:
             _, _, reloads = self._apart(reasons, {}, load)
             reloads.put(reloads.groups)
             reasons = {**self._map.refused, **self._unproven(slots.bind(self._map, self._model))}
-        kept = {}
+        kept, tangled = {}, False
         while True:
-            binding, kept, reloads = self._apart(reasons, kept, load)
+            binding, kept, reloads = self._apart(reasons, kept, load, tangled)
             disturbed = self._reload(binding, reloads, set(unseen(self._map, reasons)))
             if not disturbed:
                 return binding, kept, reloads
-            reasons = {**reasons, **disturbed}
+            reasons, tangled = {**reasons, **disturbed}, True  # nothing tells by which of them
 
-    def _apart(self, reasons, kept, load):
-        names = groups(self._map, reasons)
+    def _apart(self, reasons, kept, load, tangled=False):
+        names = groups(self._map, reasons, tangled=tangled)
         told = why(names, reasons)
         self._refuse(told)
         binding = slots.bind(without(self._map, told), self._model)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from .. import slots
-from ..errors import Error, InternalError, Unsupported
+from ..errors import Error, Unsupported
 from ..slots.words import words
 
 SHOWN = 5  # names in a message
@@ -28,8 +28,6 @@ class ReloadFailed(Error):
     outcome   "UNCHANGED": the engine holds the version that it held before. "POISONED": its parameters hold no
               version, and nothing may be served from them until a change that was staged with repair is committed
     """
-
-    code = InternalError.code
 
     def __init__(self, message: str, outcome: str):
         super().__init__(message)
@@ -74,11 +72,11 @@ def unseen(slot_map: slots.SlotMap, reasons: dict[str, str]) -> list[str]:
     return [name for name in reasons if name not in placed and name not in slot_map.reached]
 
 
-def groups(slot_map: slots.SlotMap, reasons: dict[str, str]) -> list[tuple[str, ...]]:
+def groups(slot_map: slots.SlotMap, reasons: dict[str, str], *, tangled: bool = False) -> list[tuple[str, ...]]:
     """The tensors to reload, in groups that are loaded as a whole.
 
     Layers that have a part in one storage are one group. So are all whose places are not known: each may have a
-    part in another's.
+    part in another's. `tangled`: there is one group only.
     """
     layers, writers = _Components(), {}
     for slot in [*slot_map.slots, *slot_map.shadows]:
@@ -88,7 +86,7 @@ def groups(slot_map: slots.SlotMap, reasons: dict[str, str]) -> list[tuple[str, 
             writers.setdefault(number, set()).add(layer_of(name))
     for labels in writers.values():
         layers.join(labels)
-    layers.join({layer_of(name) for name in unseen(slot_map, reasons)})
+    layers.join({layer_of(name) for name in (reasons if tangled else unseen(slot_map, reasons))})
     out = {layers.find(layer_of(name)): [] for name in slot_map.sources if name in reasons}
     for name in slot_map.sources:
         out.get(layers.find(layer_of(name)), []).append(name)
@@ -145,7 +143,7 @@ class Reloads:
         with torch.no_grad():
             self._load(feed())
         if given < len(wanted):
-            raise InternalError(f"it took {given} of {len(wanted)} tensors")
+            raise Unsupported(f"it took {given} of {len(wanted)} tensors")
 
 
 def refuse_unloadable(names: Iterable[str], unloadable: dict[str, str]) -> None:
