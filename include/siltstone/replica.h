@@ -56,6 +56,8 @@ class Staged {
   virtual uint64_t bytes_fetched() const = 0;
   virtual uint64_t changed_elements() const = 0;
   virtual double seconds() const = 0;
+  // Of the target's tensors, sorted by name, as Repository::digests; empty for a folder.
+  virtual std::vector<std::string> digests() const { return {}; }
   // What it overwrites, for the Shards of processes on this host. kUnsupported if the replica's
   // tensors do not all lie in memory as in a checkpoint.
   virtual Result<std::vector<std::byte>> changes() const;

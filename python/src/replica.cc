@@ -319,6 +319,12 @@ void bind_replica(nb::module_& module) {
       .def_prop_ro("bytes_fetched", [](const PyStaged& s) { return s.get().bytes_fetched(); })
       .def_prop_ro("changed_elements", [](const PyStaged& s) { return s.get().changed_elements(); })
       .def_prop_ro("seconds", [](const PyStaged& s) { return s.get().seconds(); })
+      .def("digests",
+           [](const PyStaged& s) {
+             nb::list out;
+             for (const std::string& digest : s.get().digests()) out.append(digest);
+             return out;
+           })
       .def("changes", &changes_of)
       .def("discard", [](PyStaged& s) { s.staged.reset(); });
 

@@ -55,6 +55,11 @@ struct MemoryReplica::Change final : Staged {
   uint64_t bytes_fetched() const override { return fetched; }
   uint64_t changed_elements() const override { return changed; }
   double seconds() const override { return elapsed; }
+  std::vector<std::string> digests() const override {
+    std::vector<std::string> out;
+    for (const Sum128& sum : sums) out.push_back(to_hex(sum));
+    return out;
+  }
   Result<std::vector<std::byte>> changes() const override {
     return pack_changes({replica.version_.root, version.root}, overwrites.all(), replica.places_);
   }

@@ -11,6 +11,7 @@ from siltstone import engine, slots
 from siltstone.engine.reload import groups, layer_of
 
 HIDDEN, VOCABULARY, PADDED = 32, 40, 64
+SKIPPED = ["rotary.*"]
 ROWS = {"q": ("qkv", 0, 32), "k": ("qkv", 32, 16), "v": ("qkv", 48, 16), "gate": ("up", 0, 48), "up": ("up", 48, 48)}
 PLAIN, INT8, FLOAT = "layers.0.", "layers.1.", "layers.2."
 
@@ -153,7 +154,7 @@ def run(tmp_path):
 
 
 def attached(repository, model, at="main@0", **options):
-    return engine.attach(repository, model, model.load_weights, at, reload=model.reload, **options)
+    return engine.attach(repository, model, model.load_weights, at, reload=model.reload, **{"skipped": SKIPPED, **options})
 
 
 def of(layer):
@@ -181,14 +182,14 @@ def test_what_goes_which_way_is_told(run):
     repository, versions = run
     replica = attached(repository, cold(versions[0]))
     assert replica.reloaded.keys() == of(INT8) | of(FLOAT) | {"head.weight"}
-    assert replica.kept.keys() == replica.reloaded.keys() | {"rotary.inv_freq"}
+    assert replica.kept.keys() == replica.reloaded.keys() and replica.left_out.skipped == {"rotary.inv_freq"}
     assert {slot.tensor for slot in replica.map.slots} == of(PLAIN) | {"embed.weight", "norm.weight"}
     assert replica.reloaded["layers.2.q.weight"] == "the engine keeps it as F32"
     assert replica.reloaded["layers.1.gate.weight"] == "it is loaded together with 'layers.1.k.weight'"
     assert replica.reloaded["head.weight"] == "the loader puts it on the model in place of a copy"
     told = replica.summary()
     assert told.startswith("7 tensors (0.0 MiB) are written in place, 11 tensors (0.0 MiB) are reloaded by the engine")
-    assert told.endswith("and 6 more), 1 tensor (0.0 MiB) has no place in the engine")
+    assert told.endswith("and 6 more), 1 tensor (0.0 MiB) has no place of its own in the engine")
 
 
 def test_layers_that_did_not_change_are_not_loaded(run):
@@ -207,7 +208,7 @@ def test_without_a_loader_for_them_they_are_refused(run):
     repository, versions = run
     model = cold(versions[0])
     with pytest.raises(siltstone.Unsupported, match="9 of 19 tensors of main@0 cannot be written in place"):
-        engine.attach(repository, model, model.load_weights, "main@0")
+        engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
 
 
 def test_what_the_loader_is_known_to_get_wrong_is_refused(run):
@@ -245,7 +246,7 @@ def test_a_loader_that_keeps_what_it_gets_does_not_get_the_copies(run):
         model.load_weights(spoiled())
         model.head.data.mul_(1)
 
-    replica = engine.attach(repository, model, model.load_weights, "main@0", reload=reload)
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED, reload=reload)
     for name, tensor in replica.kept.items():
         assert torch.equal(tensor, versions[0][name])
 
@@ -333,7 +334,7 @@ def test_an_interrupted_loader_poisons(run):
             raise KeyboardInterrupt
         model.load_weights(weights)
 
-    replica = engine.attach(repository, model, model.load_weights, "main@0", reload=reload)
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED, reload=reload)
     model.faults = 1
     with pytest.raises(KeyboardInterrupt):
         replica.update("main@1")
@@ -347,7 +348,7 @@ def test_a_loader_that_leaves_tensors_lying_failed(run):
     repository, versions = run
     model = cold(versions[0])
     with pytest.raises(engine.ReloadFailed, match="took 1 of 11 tensors"):
-        engine.attach(repository, model, model.load_weights, "main@0", reload=lambda weights: next(weights))
+        engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED, reload=lambda weights: next(weights))
 
 
 def test_a_parameter_that_moved_stops_the_commit(run):
@@ -465,7 +466,7 @@ def test_a_neighbour_that_a_reload_gets_at_is_loaded_with_it(tmp_path, moves):
         return {name: p.data.clone() for name, p in model.named_parameters()}, model
 
     _, model = loaded(versions[0])
-    replica = engine.attach(repository, model, model.load_weights, "main@0", reload=model.load_weights)
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED, reload=model.load_weights)
     assert replica.reloaded.keys() == {"near.w", "packed.weight"}
     how = "moves its parameter" if moves else "writes to it"
     assert replica.reloaded["near.w"] == f"a reload of other tensors {how}"
@@ -483,7 +484,7 @@ def test_a_reload_that_moves_others_takes_them_with_it(run):
         model.reload(weights)
         model.norm.data = model.norm.data.clone()
 
-    replica = engine.attach(repository, model, model.load_weights, "main@0", reload=reload)
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED, reload=reload)
     assert replica.reloaded["norm.weight"] == "a reload of other tensors moves its parameter"
     assert "embed.weight" not in replica.reloaded
     replica.update("main@7")

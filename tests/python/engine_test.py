@@ -10,6 +10,7 @@ from siltstone import engine
 
 HIDDEN, VOCABULARY, PADDED = 32, 40, 64
 LAYERS = 3
+SKIPPED = ["rotary.*"]
 
 
 def checkpoint(seed):
@@ -76,6 +77,7 @@ def step(weights, seed):
         hit = torch.rand(words.shape, generator=draw) < 0.05
         words[hit] ^= torch.randint(1, 1 << 15, words.shape, generator=draw, dtype=torch.int16)[hit]
         out[name] = words.view(torch.bfloat16)
+    out["lm_head.weight"] = out["embed.weight"].clone()
     return out
 
 
@@ -96,9 +98,9 @@ def test_versions_arrive_as_the_loader_would_put_them(run):
     repository, versions = run
     model = cold(versions[0])
     addresses = {name: p.data_ptr() for name, p in model.named_parameters()}
-    replica = engine.attach(repository, model, model.load_weights, "main@0")
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     assert equal(model.bits(), cold(versions[0]).bits()), "attaching changes nothing"
-    assert sorted(replica.kept) == ["lm_head.weight", "rotary.inv_freq"]
+    assert replica.left_out.tied == {"lm_head.weight": "embed.weight"} and replica.left_out.skipped == {"rotary.inv_freq"}
     for seq in (1, 2, 5):
         before = model.bits()
         staged = replica.stage(f"main@{seq}")
@@ -107,7 +109,6 @@ def test_versions_arrive_as_the_loader_would_put_them(run):
         assert equal(model.bits(), cold(versions[seq]).bits())
         assert replica.version.seq == seq
     assert {name: p.data_ptr() for name, p in model.named_parameters()} == addresses
-    assert torch.equal(replica.kept["rotary.inv_freq"].view(torch.int16), versions[5]["rotary.inv_freq"].view(torch.int16))
 
 
 def test_an_engine_that_holds_something_else_is_refused(run):
@@ -115,7 +116,7 @@ def test_an_engine_that_holds_something_else_is_refused(run):
     model = cold(versions[1])
     before = model.bits()
     with pytest.raises(siltstone.Unsupported, match=r"tensors of main@0 cannot be written in place.*its bits are not"):
-        engine.attach(repository, model, model.load_weights, "main@0")
+        engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     assert equal(model.bits(), before)
 
 
@@ -125,7 +126,7 @@ def test_memory_that_was_rearranged_after_loading_is_noticed(run):
     weight = model.gate_up[1].data
     weight.copy_(weight.roll(48, 0))  # up before gate, as some kernels want it
     with pytest.raises(siltstone.Unsupported) as refused:
-        engine.attach(repository, model, model.load_weights, "main@0")
+        engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     assert "'layers.1.gate.weight'" in str(refused.value) and "'layers.1.up.weight'" in str(refused.value)
     assert str(refused.value).startswith("2 of ")
 
@@ -139,13 +140,39 @@ def test_a_loader_that_computes_is_refused_by_name(run):
             model.load_weights([(name, tensor + 1 if name == "norm.weight" else tensor)])
 
     with pytest.raises(siltstone.Unsupported, match="1 of .* tensors .*'norm.weight'"):
-        engine.attach(repository, model, load, "main@0")
+        engine.attach(repository, model, load, "main@0", skipped=SKIPPED)
+
+
+def test_what_the_loader_leaves_out_is_named(run):
+    repository, versions = run
+    model = cold(versions[0])
+    with pytest.raises(siltstone.Unsupported, match="leaves out 1 tensors.*'rotary.inv_freq'.*`skipped`"):
+        engine.attach(repository, model, model.load_weights, "main@0")
+
+    def load(weights):
+        model.load_weights((name, tensor) for name, tensor in weights if name != "layers.1.up.weight")
+
+    with pytest.raises(siltstone.Unsupported, match="leaves out 1 tensors.*'layers.1.up.weight'"):
+        engine.attach(repository, model, load, "main@0", skipped=SKIPPED)
+
+
+def test_tied_tensors_move_together_or_not_at_all(run):
+    repository, versions = run
+    model = cold(versions[0])
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
+    untied = step(versions[5], 9)
+    untied["lm_head.weight"].view(torch.int16)[0, 0] ^= 1
+    repository.publish(untied)
+    with pytest.raises(siltstone.Mismatch, match="'embed.weight' and 'lm_head.weight' are one in the engine and differ in main@6"):
+        replica.stage("main@6")
+    replica.update("main@5")
+    assert equal(model.bits(), cold(versions[5]).bits())
 
 
 def test_a_parameter_that_moved_stops_the_commit(run):
     repository, versions = run
     model = cold(versions[0])
-    replica = engine.attach(repository, model, model.load_weights, "main@0")
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     staged = replica.stage("main@1")
     model.norm.data = model.norm.data.clone()
     before = model.bits()
@@ -157,7 +184,7 @@ def test_a_parameter_that_moved_stops_the_commit(run):
 def test_a_word_that_somebody_else_wrote_stops_the_staging(run):
     repository, versions = run
     model = cold(versions[0])
-    replica = engine.attach(repository, model, model.load_weights, "main@0")
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     model.qkv[0].data.view(torch.int16)[3, 3] ^= 1
     with pytest.raises(siltstone.Mismatch):
         replica.stage("main@1")
@@ -168,7 +195,7 @@ def test_a_word_that_somebody_else_wrote_stops_the_staging(run):
 def test_versions_are_staged_ahead(run):
     repository, versions = run
     model = cold(versions[0])
-    replica = engine.attach(repository, model, model.load_weights, "main@0")
+    replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     prefetch = engine.Prefetch(replica, interval=0.01)
     try:
         until = time.monotonic() + 60

@@ -40,6 +40,7 @@ def step(weights, seed):
         hit = torch.rand(words.shape, generator=draw) < 0.05
         words[hit] ^= torch.randint(1, 1 << 15, words.shape, generator=draw, dtype=torch.int16)[hit]
         out[name] = words.view(BF16)
+    out["lm_head.weight"] = out["embed.weight"].clone()
     return out
 
 

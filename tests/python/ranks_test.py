@@ -162,7 +162,19 @@ def test_what_no_rank_has_is_named(tmp_path):
     run = Run(tmp_path, EP)
     run.models[1] = loaded(EP, 1, run.versions[0], drop="layers.1.experts.3.up.weight")
     raised = run.together(lambda ranks: _attach(run, ranks))
-    assert all(isinstance(error, siltstone.Unsupported) for error in raised) or "ignored" in str(raised)
+    assert all(isinstance(error, siltstone.Unsupported) for error in raised)
+    assert "leaves out 1 tensors" in str(raised[0]) and "'layers.1.experts.3.up.weight'" in str(raised[0])
+
+
+def test_what_is_tied_is_so_in_every_version(tp):
+    tp.attach()
+    untied = {name: tensor.clone() for name, tensor in tp.versions[5].items()}
+    untied["lm_head.weight"].view(torch.int16)[0, 0] ^= 1
+    siltstone.open(tp.bucket).publish(untied)
+    raised = tp.update("main@6")
+    assert all(isinstance(error, siltstone.Mismatch) and "are one in the engine" in str(error) for error in raised)
+    assert tp.holds(0)
+    tp.close()
 
 
 def test_a_rank_that_holds_another_version_is_refused_by_all(tp):

@@ -136,12 +136,13 @@ class HostCopy:
 
     # The leader's part.
 
-    def stage(self, version, repair, threads, memory_bytes, progress):
-        """Stage a version and lay out what it changes for the ranks of this host."""
-        if self._target == version and not repair:
+    def stage(self, version, check, threads, memory_bytes, progress):
+        """Stage a version, and after check(staged) lay out what it changes for the ranks of this host."""
+        if self._target == version:
             return
         self._drop()
-        staged = self._core.stage(self.repository._core, version, repair, threads, memory_bytes, progress)
+        staged = self._core.stage(self.repository._core, version, False, threads, memory_bytes, progress)
+        check(staged)
         path = self._file(version)
         unfinished = path.with_suffix(".unfinished")
         try:

@@ -11,6 +11,7 @@ from .. import _core, slots
 from ..errors import InvalidArgument, Mismatch, Unsupported
 from ..replica import GIB
 from .host import HostCopy
+from .left_out import LeftOut
 from .places import places, unproven
 from .ranks import Ranks
 from .reload import some
@@ -25,8 +26,8 @@ class RankReplica(EngineReplica):
             and decodes that by itself
     """
 
-    def __init__(self, core, repository, model, binding, ranks, host):
-        super().__init__(core, repository, model, binding, {}, None, {})
+    def __init__(self, core, repository, model, binding, left_out, ranks, host):
+        super().__init__(core, repository, model, binding, {}, None, left_out, {})
         self.ranks, self.host = ranks, host
 
     def close(self) -> None:
@@ -60,9 +61,10 @@ class RankReplica(EngineReplica):
             limits = {"threads": threads, "memory_bytes": memory_bytes}
             if self.host is None:
                 staged = self.core.stage(self.repository._core, version, repair, threads, memory_bytes, progress)
+                self._check_tied(staged)
             else:
                 if self.host.leader:
-                    self.host.stage(version, repair, threads, memory_bytes, progress)
+                    self.host.stage(version, self._check_tied, threads, memory_bytes, progress)
                 staged = self.core.stage(self.host.changes(version), version, threads, memory_bytes)
             self._last = EngineStaged(self, staged, [], {}, repair, limits)
             return self._last
@@ -88,11 +90,18 @@ class RankReplica(EngineReplica):
             return None
         limits = {"threads": threads, "memory_bytes": memory_bytes}
         if self.host is not None:  # before any other rank of the host looks for it
-            self.ranks.all(lambda: self.host.stage(version, repair, *limits.values(), None) if self.host.leader else None)
+            self.ranks.all(lambda: self._lead(version, limits))
         fits = ahead is not None and ahead is self._last and ahead.target == version and not repair
         staged = self.ranks.all(lambda: ahead if fits else self.stage(version, repair=repair, **limits))
         self.ranks.all(lambda: self._check(staged))
         return self._write(staged)
+
+    def _lead(self, version, limits):
+        if self.host.leader:
+            self.host.stage(version, self._check_tied, *limits.values(), None)
+
+    def _check_tied(self, staged):
+        self.left_out.check(staged.target, dict(zip(self.map.sources, staged.digests(), strict=True)))
 
     def _write(self, staged):
         with self._claimed():
@@ -120,9 +129,9 @@ def _refused(maps):
         for slot in slot_map.slots:
             if slot.cast != "none":
                 out[slot.tensor] = f"the engine keeps it as {slot_map.destinations[slot.destination].dtype}"
-    ignored = set.intersection(*(slot_map.ignored for slot_map in maps))
+    placed = {slot.tensor for slot_map in maps for slot in slot_map.slots}
     for name, hole in slots.holes(maps).items():
-        if name not in ignored:
+        if name in placed:
             out.setdefault(name, f"no rank has a place for {hole.elements} of its elements")
     return out
 
@@ -146,6 +155,7 @@ def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ra
     binding = slots.bind(slot_map, model)
     maps = ranks.gather(slot_map)
     ranks.all(lambda: _refuse({**_refused(maps), **_unbound(binding)}, target.version))
+    left_out = ranks.all(lambda: LeftOut(maps, target.digests, target.skipped))
     parts = set().union(*ranks.gather(_parts(slot_map)))
     if host_copy == "never" and parts:
         raise Unsupported(
@@ -154,7 +164,7 @@ def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ra
         )
     if not parts and host_copy != "always":
         core = ranks.all(lambda: _adopt_share(target, binding))
-        return RankReplica(core, target.repository, model, binding, ranks, None)
+        return RankReplica(core, target.repository, model, binding, left_out, ranks, None)
     names = {slot.tensor for slot in slot_map.slots}
     host = HostCopy(ranks, target.repository, target.version, names, host_folder, memory_bytes=target.memory_bytes)
     try:
@@ -162,7 +172,7 @@ def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ra
     except BaseException:
         host.close()
         raise
-    return RankReplica(core, target.repository, model, binding, ranks, host)
+    return RankReplica(core, target.repository, model, binding, left_out, ranks, host)
 
 
 def _unbound(binding):

@@ -43,13 +43,14 @@ class EngineReplica(Replica):
     """A Replica over the parameters of a model. Made by `attach`.
 
     map        the SlotMap that is written through
-    kept       tensors of the version that are not written in place (aliases, what the engine never loads, what its
-               loader reloads), in memory of their own: they are part of the version, and so of its proof
     reloaded   {tensor: why its place is not written}: after a commit that changed it, the engine's loader puts it in
+    kept       those tensors, in memory of their own, as the checkpoint has them
+    left_out   the tensors that the engine's loader leaves out, and why it may
     """
 
-    def __init__(self, core, repository, model, binding, kept, reloads, digests):
+    def __init__(self, core, repository, model, binding, kept, reloads, left_out, digests):
         super().__init__(core, repository, model)
+        self.left_out = left_out
         self.binding = binding
         self.map = binding.map
         self.kept = kept
@@ -76,9 +77,9 @@ class EngineReplica(Replica):
         if reasons:
             first = some(f"'{name}': {reason}" for name, reason in reasons.items())
             told.append(f"{_amount(sources, reasons, 'is', 'are')} reloaded by the engine after a change ({first})")
-        idle = self.kept.keys() - reasons.keys()
-        if idle:
-            told.append(f"{_amount(sources, idle, 'has', 'have')} no place in the engine")
+        left = self.left_out.tied.keys() | self.left_out.skipped
+        if left:
+            told.append(f"{_amount(sources, left, 'has', 'have')} no place of its own in the engine")
         return ", ".join(told)
 
     @contextmanager
@@ -104,7 +105,8 @@ class EngineReplica(Replica):
             self._last = None
             limits = {"threads": threads, "memory_bytes": memory_bytes}
             staged = super().stage(version, repair=repair, progress=progress, **limits)
-            digests = self.repository.digests(version) if self._reloads.groups else {}
+            digests = dict(zip(self.map.sources, staged._core.digests(), strict=True))
+            self.left_out.check(version, digests)
             touched = self._reloads.groups if repair else self._reloads.touched(self._digests, digests)
             self._last = EngineStaged(self, staged._core, touched, digests, repair, limits)
             return self._last

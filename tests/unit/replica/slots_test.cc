@@ -132,6 +132,7 @@ TEST_F(SlotsTest, VersionsArriveAsTheLoaderWouldPutThem) {
     auto staged = (*replica)->stage(*repository_, version_, {});
     ASSERT_TRUE(staged) << staged.error().message;
     EXPECT_EQ(memory(), before) << "staging writes nothing";
+    EXPECT_EQ((*staged)->digests(), *repository_->digests(version_));
     ASSERT_TRUE((*replica)->commit(*std::move(staged)).status);
     const auto now = memory();
     load(model_);
