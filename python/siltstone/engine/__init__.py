@@ -4,12 +4,13 @@
     staged = replica.stage("main@8")     # while the engine serves
     staged.commit()                      # while it is paused: writes the words that differ
 
+With `attach(..., reload=...)` the engine's loader puts in, layer by layer, what cannot be written in place.
 torch is imported here, by whoever has an engine.
 """
 
 from ..replica import GIB
 from .prefetch import Prefetch
 from .reload import ReloadFailed
-from .replica import EngineReplica, attach, unproven
+from .replica import EngineReplica, EngineReport, attach, unproven
 
-__all__ = ["attach", "EngineReplica", "GIB", "Prefetch", "ReloadFailed", "unproven"]
+__all__ = ["attach", "EngineReplica", "EngineReport", "GIB", "Prefetch", "ReloadFailed", "unproven"]

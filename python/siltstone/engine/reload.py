@@ -94,12 +94,13 @@ def groups(slot_map: slots.SlotMap, reasons: dict[str, str], *, tangled: bool = 
 
 
 def why(names: list[tuple[str, ...]], reasons: dict[str, str]) -> dict[str, str]:
-    """{tensor: why it is reloaded} for every tensor of some groups."""
-    out = {}
+    """{tensor: why it is reloaded} for every tensor of some groups; those with a reason of their own come first."""
+    own = {name: reasons[name] for group in names for name in group if name in reasons}
+    others = {}
     for group in names:
-        first = next(name for name in group if name in reasons)
-        out |= {name: reasons.get(name, f"it is loaded together with '{first}'") for name in group}
-    return out
+        first = next(name for name in group if name in own)
+        others |= {name: f"it is loaded together with '{first}'" for name in group if name not in own}
+    return own | others
 
 
 def without(slot_map: slots.SlotMap, refused: dict[str, str]) -> slots.SlotMap:
