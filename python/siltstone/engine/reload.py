@@ -147,8 +147,8 @@ class Reloads:
             raise Unsupported(f"it took {given} of {len(wanted)} tensors")
 
 
-def refuse_unloadable(names: Iterable[str], unloadable: dict[str, str]) -> None:
-    """Raises Unsupported if tensors would be reloaded that the engine's loader gets wrong."""
-    told = [f"'{name}': {unloadable[name]}" for name in names if name in unloadable]
+def refuse_unloadable(reasons: dict[str, str], unloadable: dict[str, str]) -> None:
+    """Raises Unsupported if tensors would be reloaded, for these reasons, that the engine's loader gets wrong."""
+    told = [f"'{name}': {reason}; {unloadable[name]}" for name, reason in reasons.items() if name in unloadable]
     if told:
         raise Unsupported(f"{len(told)} tensors can neither be written in place nor be reloaded: {some(told)}")
