@@ -4,10 +4,13 @@ import statistics
 import time
 
 import pytest
+import torch
 from training import Training
-from vllm_server import BACKEND, Vllm
+from vllm_server import BACKEND, SETTINGS, Vllm
 from vllm_test import Clients, cold
 
+import siltstone
+from siltstone import engine
 from siltstone.integrations.vllm import Refused, Server
 
 UPDATES = 5
@@ -49,6 +52,69 @@ def test_a_server_reloads_what_it_computes(tmp_path, flags, ways):
         fresh = server.complete([1, 2, 3], 16)["choices"], server.checksums()
     assert warm == fresh, "every parameter and every log-probability as of a cold start"
     print(f"\n{' '.join(flags)}: paused for {statistics.median(seconds) * 1e3:.0f} ms (median of {UPDATES})")
+
+
+def parameters(model):
+    return {
+        name: (p.data_ptr(), p.data.contiguous().view(-1).view(torch.uint8).tolist())
+        for name, p in model.named_parameters()
+    }
+
+
+@pytest.mark.timeout(600)
+def test_a_reload_that_fails_goes_back(tmp_path, monkeypatch):
+    """In one process, where a loader can be made to fail."""
+    for name, value in {**SETTINGS, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}.items():
+        monkeypatch.setenv(name, value)
+    import vllm
+    from vllm.config import WeightTransferConfig
+
+    run = Training(tmp_path, "llama")
+    versions = ["main@0", *(run.step().version.name for _ in range(2))]
+    llm = vllm.LLM(
+        str(run.model), dtype="bfloat16", quantization="fp8_per_channel", enforce_eager=True, max_model_len=128,
+        kv_cache_memory_bytes=16 << 20, weight_transfer_config=WeightTransferConfig(backend="siltstone"),
+    )  # fmt: skip
+    worker = llm.llm_engine.model_executor.driver_worker.worker
+    model = worker.model_runner.get_model()
+    before = parameters(model)
+    worker.init_weight_transfer_engine({"bucket": str(run.bucket), "at": "main@0", "branch": "", "refused": "reload"})
+    assert parameters(model) == before, "the same words at the same addresses"
+
+    def update(version, fails=(), **options):
+        """`fails` has for each load after how many tensors it fails."""
+        fails, load = list(fails), type(model).load_weights
+
+        def failing(weights):
+            def given():
+                after = fails.pop(0) if fails else -1
+                for i, pair in enumerate(weights):
+                    if i == after:
+                        raise RuntimeError("the loader has a bad day")
+                    yield pair
+
+            return load(model, given())
+
+        monkeypatch.setattr(model, "load_weights", failing, raising=False)
+        worker.start_weight_update()
+        worker.update_weights({"version": version, **options})
+        worker.finish_weight_update()
+
+    for after in (0, 4, 17):
+        with pytest.raises(engine.ReloadFailed, match="bad day; the engine holds main@0 again"):
+            update(versions[1], [after])
+        assert parameters(model) == before
+    update(versions[1])
+    held = parameters(model)
+    assert held != before
+    with pytest.raises(engine.ReloadFailed, match="hold no version"):
+        update(versions[2], [4, 9])
+    with pytest.raises(siltstone.Mismatch, match="hold no version"):
+        update(versions[2])
+    update(versions[1], repair=True)
+    assert parameters(model) == held
+    update(versions[0])
+    assert parameters(model) == before
 
 
 @pytest.mark.timeout(600)

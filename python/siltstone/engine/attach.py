@@ -85,9 +85,8 @@ def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _c
         return target.replica(model, binding, left_out, {})
     if reload is None:
         told = some(f"'{name}': {reason}" for name, reason in sorted(reasons.items()))
-        raise Unsupported(
-            f"{len(reasons)} of {len(target.catalogue)} tensors of {target.version.name} cannot be written in place: {told}"
-        )
+        amount = f"{len(reasons)} of {len(target.catalogue)} tensors of {target.version.name}"
+        raise Unsupported(f"{amount} cannot be written in place: {told}")
     return _attach_with_reloads(target, model, slot_map, left_out, reasons, reload, unloadable)
 
 
@@ -98,10 +97,12 @@ def _recorded(model, target, load, adjust):
 
 def _attach_with_reloads(target, model, slot_map, left_out, reasons, reload, unloadable):
     known = unloadable(slot_map) if unloadable is not None else {}
-    refuse_unloadable(why(groups(slot_map, reasons), reasons), known)
-    division = Division(
-        model, slot_map, unproven=target.unproven, fetch=target.fetch, refuse=lambda names: refuse_unloadable(names, known)
-    )
+
+    def refuse(told):
+        refuse_unloadable(told, known)
+
+    refuse(why(groups(slot_map, reasons), reasons))  # before anything is loaded
+    division = Division(model, slot_map, unproven=target.unproven, fetch=target.fetch, refuse=refuse)
     try:
         binding, kept, reloads = division.settle(reasons, reload)
         return target.replica(model, binding, left_out, kept, reloads)

@@ -18,7 +18,7 @@ class Division:
     slot_map   of all tensors
     unproven   gives for a Binding {tensor: why it cannot be written in place}
     fetch      gives for a map {tensor: its words} of all that it has no slots for; called with what is there already
-    refuse     called with the names to reload, each time before that happens; raises if they must not be
+    refuse     called with {tensor: why it is to be reloaded}, each time before that happens; raises if it must not be
     """
 
     def __init__(self, model: torch.nn.Module, slot_map: slots.SlotMap, *, unproven: Callable, fetch: Callable,
@@ -73,5 +73,6 @@ class Division:
         if not moved:
             return dict.fromkeys(self._unproven(binding), "a reload of other tensors writes to it")
         numbers = {i for i, d in enumerate(binding.map.destinations) if moved.keys() & set(d.parameters)}
-        names = {slot.tensor for slot in binding.map.slots if slot.destination in numbers}
+        there = [*binding.map.slots, *binding.map.shadows]
+        names = {slot.tensor for slot in there if slot.destination in numbers}
         return dict.fromkeys(names, "a reload of other tensors moves its parameter")

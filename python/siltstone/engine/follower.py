@@ -59,7 +59,9 @@ class EngineFollower(Follower):
 
     def _arrived(self):
         held = self.version
-        return self._until is not None and held is not None and held.branch == self._branch and held.seq >= self._until
+        if self._until is None or self._repair or held is None:
+            return False
+        return held.branch == self._branch and held.seq >= self._until
 
     def _wanted(self):
         """The version to move to, or None."""

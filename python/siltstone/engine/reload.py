@@ -94,12 +94,13 @@ def groups(slot_map: slots.SlotMap, reasons: dict[str, str], *, tangled: bool = 
 
 
 def why(names: list[tuple[str, ...]], reasons: dict[str, str]) -> dict[str, str]:
-    """{tensor: why it is reloaded} for every tensor of some groups."""
-    out = {}
+    """{tensor: why it is reloaded} for every tensor of some groups; those with a reason of their own come first."""
+    own = {name: reasons[name] for group in names for name in group if name in reasons}
+    others = {}
     for group in names:
-        first = next(name for name in group if name in reasons)
-        out |= {name: reasons.get(name, f"it is loaded together with '{first}'") for name in group}
-    return out
+        first = next(name for name in group if name in own)
+        others |= {name: f"it is loaded together with '{first}'" for name in group if name not in own}
+    return own | others
 
 
 def without(slot_map: slots.SlotMap, refused: dict[str, str]) -> slots.SlotMap:
@@ -146,8 +147,8 @@ class Reloads:
             raise Unsupported(f"it took {given} of {len(wanted)} tensors")
 
 
-def refuse_unloadable(names: Iterable[str], unloadable: dict[str, str]) -> None:
-    """Raises Unsupported if tensors would be reloaded that the engine's loader gets wrong."""
-    told = [f"'{name}': {unloadable[name]}" for name in names if name in unloadable]
+def refuse_unloadable(reasons: dict[str, str], unloadable: dict[str, str]) -> None:
+    """Raises Unsupported if tensors would be reloaded, for these reasons, that the engine's loader gets wrong."""
+    told = [f"'{name}': {reason}; {unloadable[name]}" for name, reason in reasons.items() if name in unloadable]
     if told:
         raise Unsupported(f"{len(told)} tensors can neither be written in place nor be reloaded: {some(told)}")

@@ -34,6 +34,10 @@ class InitInfo(WeightTransferInitInfo):
     refused       what happens to tensors that cannot be written in place (quantised, cast, repacked): "refuse" the
                   whole model, with their names and reasons; or "reload" them, in whole layers, with vLLM's layerwise
                   reload, at once and in the pause of every update that changes them
+    skipped       patterns of tensors that vLLM's loader may leave out; others must be tied to what it loads
+    host_copy     whether the ranks of a host share a copy of the weights: "auto" (where ranks hold parts of tensors),
+                  "always" or "never"
+    host_folder   where it is mapped from
     """
 
     bucket: str
@@ -43,6 +47,9 @@ class InitInfo(WeightTransferInitInfo):
     threads: int = 1
     memory_bytes: int = engine.GIB
     refused: str = "refuse"
+    skipped: list[str] = dataclasses.field(default_factory=lambda: list(engine.SKIPPED))
+    host_copy: str = "auto"
+    host_folder: str = "/dev/shm"
 
 
 @dataclasses.dataclass
@@ -87,6 +94,19 @@ def _layerwise_reload(model, vllm_config):
     return reload
 
 
+def _ranks(parallel_config):
+    """The workers of this engine. Collective, as every worker gets the same calls."""
+    if parallel_config.world_size == 1:
+        return None
+    from vllm.distributed.parallel_state import get_tp_group, get_world_group
+
+    if get_world_group().world_size == parallel_config.world_size:
+        return engine.Ranks(get_world_group().cpu_group)
+    if parallel_config.pipeline_parallel_size > 1:
+        raise Unsupported("data parallelism together with pipeline parallelism is not supported")
+    return engine.Ranks(get_tp_group().cpu_group)
+
+
 class SiltstoneEngine(WeightTransferEngine):
     """Moves this worker's parameters from version to version: in place, or by a reload where the user allows it.
 
@@ -120,6 +140,8 @@ class SiltstoneEngine(WeightTransferEngine):
     def _attach(self, init_info):
         model, reload = self._model, None
         if init_info.refused == "reload":
+            if getattr(self.parallel_config, "world_size", 1) > 1:  # one rank may fail and go back, others not
+                raise Unsupported('"refused": "reload" is for servers of one rank')
             reload = _layerwise_reload(model, getattr(self, "vllm_config", None))
         try:
             return engine.attach(
@@ -130,6 +152,10 @@ class SiltstoneEngine(WeightTransferEngine):
                 adjust=lambda slot_map: vllm_cpu.adjust(slot_map, model),
                 reload=reload,
                 unloadable=lambda slot_map: vllm_cpu.unloadable(slot_map, model),
+                skipped=init_info.skipped,
+                ranks=_ranks(self.parallel_config),
+                host_copy=init_info.host_copy,
+                host_folder=init_info.host_folder,
                 memory_bytes=init_info.memory_bytes,
             )
         except Unsupported as error:

@@ -112,7 +112,10 @@ class _Reader:
                 _of(str, n, "a name"): _of(str, r, "a reason")
                 for n, r in _of(dict, fields["refused"], "refused").items()
             },
-            reached={name: self._reached(name, numbers) for name, numbers in _of(dict, fields["reached"], "reached").items()},
+            reached={
+                name: self._reached(name, numbers)
+                for name, numbers in _of(dict, fields["reached"], "what is reached").items()
+            },
             ignored={_of(str, name, "a name") for name in _of(list, fields["ignored"], "ignored")},
             padding=[self._padding(*_fields(p, 3, "padding")) for p in _of(list, fields["padding"], "padding")],
         )

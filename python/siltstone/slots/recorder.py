@@ -249,7 +249,8 @@ class _Dropped(dict):
         if cause is None and (feed.ended or feed.last is None):
             raise Unsupported(f"the loader failed outside of any tensor: {type(error).__name__}: {error}") from error
         names = cause.names if cause else (feed.last,)
-        reason = f"the loader needs its value: {cause.what}" if cause else f"{type(error).__name__}: {error}"
+        raised = type(error).__name__ + (f": {error}" if str(error) else " in the loader")
+        reason = f"the loader needs its value: {cause.what}" if cause else raised
         for name in names:
             family = _family(name)
             repeated = any(_family(other) == family for other in self)
