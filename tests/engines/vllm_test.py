@@ -54,11 +54,13 @@ class Clients:
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3_moe"])
-def test_a_server_takes_versions_while_it_generates(tmp_path, kind):
+def test_a_server_takes_versions_while_it_generates(tmp_path, kind, ranks):
     run = Training(tmp_path, kind)
     seconds, names = [], []
-    with Vllm(run.model, *BACKEND) as server:
+    flags = (*BACKEND, "--tensor-parallel-size", str(ranks))
+    with Vllm(run.model, *flags) as server:
         driver = Server(server.endpoint)
         driver.attach(str(run.bucket), "main@0", interval=0.02)
         with Clients(server) as clients:
@@ -70,11 +72,11 @@ def test_a_server_takes_versions_while_it_generates(tmp_path, kind):
         assert not clients.failures and len(clients.answers) > UPDATES
         warm = server.complete([1, 2, 3], 16)["choices"], server.checksums()
         reload = reload_seconds(server) if kind != "qwen3_moe" else None
-    with Vllm(cold(run, names[-1]), *BACKEND) as server:
+    with Vllm(cold(run, names[-1]), *flags) as server:
         fresh = server.complete([1, 2, 3], 16)["choices"], server.checksums()
     assert warm == fresh, "every parameter and every log-probability as of a cold start"
     told = "" if reload is None else f", vLLM's own reload {reload * 1e3:.0f} ms"
-    print(f"\n{kind}: paused for {statistics.median(seconds) * 1e3:.0f} ms (median of {UPDATES}), "
+    print(f"\n{kind}, {ranks} ranks: paused for {statistics.median(seconds) * 1e3:.0f} ms (median of {UPDATES}), "
           f"{len(clients.answers)} requests answered{told}")
 
 
