@@ -126,9 +126,39 @@ class RankEngine(torch.nn.Module):
         return {name: p.data.view(torch.int16).clone() for name, p in self.named_parameters()}
 
 
-def loaded(layout, rank, weights, drop=None):
+class MixedEngine(RankEngine):
+    """One that keeps its norm in fp32 and quantises an output projection of each rank's slice."""
+
+    def __init__(self, layout, rank):
+        super().__init__(layout, rank)
+        self.norm = torch.nn.Parameter(self.norm.float(), requires_grad=False)
+        shape = getattr(self, "0_o").shape
+        self.register_parameter("0_o", torch.nn.Parameter(torch.zeros(shape, dtype=torch.int8), requires_grad=False))
+        self.scale = torch.nn.Parameter(torch.zeros(shape[0], 1), requires_grad=False)
+        self.fails = []
+
+    def load_weights(self, weights):
+        def others():
+            for name, w in weights:
+                if name != "layers.0.o.weight":
+                    yield name, w
+                    continue
+                if self.fails and self.fails.pop():
+                    raise RuntimeError("out of scales")
+                columns = w.shape[1] // self.layout.tp
+                mine = w.narrow(1, self.first * columns, columns).float().nan_to_num(0, 1, -1).clamp(-1, 1)
+                self.scale.data.copy_(mine.abs().amax(1, keepdim=True) / 127 + 1e-9)
+                getattr(self, "0_o").data.copy_((mine / self.scale).round())
+
+        super().load_weights(others())
+
+    def bits(self):
+        return {name: p.data.view(torch.uint8).clone() for name, p in self.named_parameters()}
+
+
+def loaded(layout, rank, weights, drop=None, kind=RankEngine):
     """A rank that was loaded with a version at its start."""
-    model = RankEngine(layout, rank, drop)
+    model = kind(layout, rank, drop) if kind is RankEngine else kind(layout, rank)
     model.load_weights(weights.items())
     return model
 

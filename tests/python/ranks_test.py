@@ -3,10 +3,11 @@
 import multiprocessing
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from rank_engine import HIDDEN, Layout, RankEngine, equal, loaded, publish
+from rank_engine import HIDDEN, Layout, MixedEngine, RankEngine, equal, loaded, publish
 
 import siltstone
 from siltstone import engine
@@ -70,31 +71,33 @@ class Together:
 class Run:
     """A bucket, and an engine of two ranks at its first version."""
 
-    def __init__(self, tmp_path, layout, folders=None):
-        self.layout, self.bucket = layout, str(tmp_path / "bucket")
+    def __init__(self, tmp_path, layout, folders=None, kind=RankEngine):
+        self.layout, self.bucket, self.kind = layout, str(tmp_path / "bucket"), kind
         self.versions = publish(self.bucket, 6)
-        self.models = [loaded(layout, rank, self.versions[0]) for rank in range(2)]
+        self.models = [loaded(layout, rank, self.versions[0], kind=kind) for rank in range(2)]
         self.host = tmp_path / "host"
         self.host.mkdir()
         self.folders = folders or [str(self.host)] * 2
         self.together = Together()
 
-    def attach(self, **options):
-        def one(ranks):
-            model = self.models[ranks.rank]
-            options.setdefault("host_folder", self.folders[ranks.rank])
-            return engine.attach(siltstone.open(self.bucket), model, model.load_weights, "main@0", ranks=ranks,
-                                 **{**options, "host_folder": self.folders[ranks.rank]})
-
-        self.replicas = self.together.all(one)
+    def attach(self, at="main@0", **options):
+        self.replicas = self.together.all(lambda ranks: self.attach_rank(ranks, at, **options))
         return self.replicas
+
+    def attach_rank(self, ranks, at="main@0", reload=False, **options):
+        model = self.models[ranks.rank]
+        options = {"host_folder": self.folders[ranks.rank], "reload": model.load_weights if reload else None, **options}
+        return engine.attach(siltstone.open(self.bucket), model, model.load_weights, at, ranks=ranks, **options)
 
     def update(self, ref, **options):
         return self.together(lambda ranks: self.replicas[ranks.rank].update(ref, **options))
 
     def holds(self, seq):
-        return all(equal(model.bits(), loaded(self.layout, rank, self.versions[seq]).bits())
+        return all(equal(model.bits(), loaded(self.layout, rank, self.versions[seq], kind=self.kind).bits())
                    for rank, model in enumerate(self.models))
+
+    def left(self):
+        return [path for folder in self.folders for path in Path(folder).iterdir()]
 
     def close(self):
         for replica in self.replicas:
@@ -124,7 +127,7 @@ def test_parts_of_tensors_arrive_on_every_rank(tp):
     assert tp.update("main@5") == [None, None], "they hold it already"
     assert all(reports.version.seq == 3 for reports in tp.update("main@3")) and tp.holds(3), "and back"
     tp.close()
-    assert [list(siltstone_left.iterdir()) for siltstone_left in map(type(tp.host), tp.folders)] == [[] for _ in tp.folders]
+    assert tp.left() == []
 
 
 @pytest.mark.parametrize("layout, copies", [(EP, "auto"), (PP, "auto"), (EP, "never"), (EP, "always")])
@@ -147,21 +150,15 @@ def test_whole_tensors_are_decoded_by_whom_they_are_held(tmp_path, layout, copie
 
 def test_parts_need_a_copy(tmp_path):
     run = Run(tmp_path, TP)
-    raised = run.together(lambda ranks: _attach(run, ranks, host_copy="never"))
+    raised = run.together(lambda ranks: run.attach_rank(ranks, host_copy="never"))
     assert all(isinstance(error, siltstone.Unsupported) for error in raised)
     assert "hold parts of" in str(raised[0]) and run.holds(0)
-
-
-def _attach(run, ranks, **options):
-    model = run.models[ranks.rank]
-    options = {"host_folder": run.folders[ranks.rank], **options}
-    return engine.attach(siltstone.open(run.bucket), model, model.load_weights, "main@0", ranks=ranks, **options)
 
 
 def test_what_no_rank_has_is_named(tmp_path):
     run = Run(tmp_path, EP)
     run.models[1] = loaded(EP, 1, run.versions[0], drop="layers.1.experts.3.up.weight")
-    raised = run.together(lambda ranks: _attach(run, ranks))
+    raised = run.together(run.attach_rank)
     assert all(isinstance(error, siltstone.Unsupported) for error in raised)
     assert "leaves out 1 tensors" in str(raised[0]) and "'layers.1.experts.3.up.weight'" in str(raised[0])
 
@@ -179,10 +176,10 @@ def test_what_is_tied_is_so_in_every_version(tp):
 
 def test_a_rank_that_holds_another_version_is_refused_by_all(tp):
     tp.models[1].load_weights(tp.versions[1].items())
-    raised = tp.together(lambda ranks: _attach(tp, ranks))
+    raised = tp.together(tp.attach_rank)
     assert all(isinstance(error, siltstone.Mismatch) for error in raised)
     assert "rank 1: tensor" in str(raised[0]) and "does not hold main@0" in str(raised[1])
-    assert not [path for folder in map(type(tp.host), tp.folders) for path in folder.iterdir()]
+    assert tp.left() == []
 
 
 def test_one_rank_that_cannot_stops_all(tp):
@@ -247,6 +244,56 @@ def test_staging_keeps_within_its_memory(tp):
     tp.close()
 
 
+@pytest.fixture
+def mixed(tmp_path):
+    return Run(tmp_path, TP, kind=MixedEngine)
+
+
+def test_every_rank_reloads_what_has_no_place(mixed):
+    raised = mixed.together(mixed.attach_rank)
+    assert all(isinstance(error, siltstone.Unsupported) and "'layers.0.o.weight'" in str(error) for error in raised)
+    replicas = mixed.attach(reload=True)
+    assert mixed.holds(0)
+    for replica in replicas:
+        assert {"norm.weight", "layers.0.o.weight", "layers.0.q.weight"} <= replica.reloaded.keys()
+        assert "embed.weight" not in replica.reloaded and "layers.1.q.weight" not in replica.reloaded
+    for seq in (1, 3, 5, 2):
+        reports = mixed.update(f"main@{seq}")
+        assert [report.version.seq for report in reports] == [seq, seq]
+        assert all(7 <= report.reloaded <= 8 for report in reports), "the first layer, and the norm if it changed"
+        assert mixed.holds(seq)
+    mixed.close()
+    assert mixed.left() == []
+
+
+def test_ranks_that_hold_another_version_are_brought_to_it(mixed):
+    mixed.models[1].load_weights(mixed.versions[4].items())
+    mixed.attach(reload=True)
+    assert mixed.holds(0)
+    mixed.close()
+
+
+def test_a_loader_that_fails_on_one_rank_takes_all_back(mixed):
+    replicas = mixed.attach(reload=True)
+    mixed.models[1].fails = [True]
+    raised = mixed.update("main@2")
+    assert [error.outcome for error in raised] == ["UNCHANGED"] * 2
+    assert all("out of scales" in str(error) and "holds main@0 again" in str(error) for error in raised)
+    assert mixed.holds(0)
+    assert [report.version.seq for report in mixed.update("main@2")] == [2, 2]
+    assert mixed.holds(2)
+
+    mixed.models[0].fails = [True, True]  # also on the way back
+    raised = mixed.update("main@3")
+    assert [error.outcome for error in raised] == ["POISONED"] * 2 and all("hold no version" in str(e) for e in raised)
+    assert [replica.version for replica in replicas] == [None, None]
+    assert all(isinstance(error, siltstone.Mismatch) and "hold no version" in str(error) for error in mixed.update("main@3"))
+    mixed.close()
+    mixed.attach("main@4", reload=True)
+    assert mixed.holds(4), "attaching again heals"
+    mixed.close()
+
+
 def test_what_killed_leaders_left_is_swept(tmp_path):
     run = Run(tmp_path, TP)
     left = run.host / "siltstone-ranks-killed"
@@ -261,7 +308,7 @@ def test_what_killed_leaders_left_is_swept(tmp_path):
 
 def test_an_absent_folder_is_told(tmp_path):
     run = Run(tmp_path, TP)
-    raised = run.together(lambda ranks: _attach(run, ranks, host_folder=str(tmp_path / "none")))
+    raised = run.together(lambda ranks: run.attach_rank(ranks, host_folder=str(tmp_path / "none")))
     assert all(isinstance(error, Exception) and "none" in str(error) for error in raised)
 
 

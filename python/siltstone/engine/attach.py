@@ -12,12 +12,12 @@ from .. import _core, slots
 from ..errors import InvalidArgument, Mismatch, Unsupported
 from ..replica import GIB
 from ..tensors import empty_tensors
-from .division import Division
+from .division import divide, loading
 from .left_out import SKIPPED, LeftOut
 from .places import places, unproven
 from .rank_replica import attach_rank
 from .ranks import Ranks
-from .reload import POISONED, ReloadFailed, groups, refuse_unloadable, some, why
+from .reload import some
 from .replica import EngineReplica
 
 
@@ -74,7 +74,8 @@ def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _c
     target = ranks.all(lambda: _At(repository, at, tuple(skipped), memory_bytes))
     slot_map = ranks.all(lambda: _recorded(model, target, load, adjust))
     if ranks.size > 1:
-        return attach_rank(target, model, slot_map, ranks, host_copy=host_copy, host_folder=host_folder)
+        options = {"host_copy": host_copy, "host_folder": host_folder, "reload": reload, "unloadable": unloadable}
+        return attach_rank(target, model, slot_map, ranks, **options)
     left_out = LeftOut([slot_map], target.digests, target.skipped)
     binding = slots.bind(slot_map, model)
     if not slot_map.refused:
@@ -96,19 +97,7 @@ def _recorded(model, target, load, adjust):
 
 
 def _attach_with_reloads(target, model, slot_map, left_out, reasons, reload, unloadable):
-    known = unloadable(slot_map) if unloadable is not None else {}
-
-    def refuse(told):
-        refuse_unloadable(told, known)
-
-    refuse(why(groups(slot_map, reasons), reasons))  # before anything is loaded
-    division = Division(model, slot_map, unproven=target.unproven, fetch=target.fetch, refuse=refuse)
-    try:
+    division = divide(model, slot_map, reasons, unloadable, unproven=target.unproven, fetch=target.fetch)
+    with loading(target.version):
         binding, kept, reloads = division.settle(reasons, reload)
         return target.replica(model, binding, left_out, kept, reloads)
-    except Exception as error:  # a loader may raise anything
-        raise ReloadFailed(
-            f"the engine's parameters hold no version: loading {target.version.name} into them failed: "
-            f"{type(error).__name__}: {error}",
-            POISONED,
-        ) from error

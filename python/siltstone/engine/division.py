@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import torch
 
 from .. import slots
-from .reload import Reloads, groups, unseen, why, without
+from .reload import POISONED, ReloadFailed, Reloads, groups, refuse_unloadable, unseen, why, without
 
 OTHER_BITS = "its bits are not the version's: they were rearranged after loading, or are another version's"
 
@@ -76,3 +77,28 @@ class Division:
         there = [*binding.map.slots, *binding.map.shadows]
         names = {slot.tensor for slot in there if slot.destination in numbers}
         return dict.fromkeys(names, "a reload of other tensors moves its parameter")
+
+
+def divide(model: torch.nn.Module, slot_map: slots.SlotMap, reasons: dict[str, str], unloadable: Callable | None, *,
+           unproven: Callable, fetch: Callable) -> Division:
+    """The Division that refuses what `unloadable` gives for the map. Raises Unsupported, before anything is loaded."""
+    known = unloadable(slot_map) if unloadable is not None else {}
+
+    def refuse(told):
+        refuse_unloadable(told, known)
+
+    refuse(why(groups(slot_map, reasons), reasons))
+    return Division(model, slot_map, unproven=unproven, fetch=fetch, refuse=refuse)
+
+
+@contextmanager
+def loading(version):
+    """Around what puts a version into an engine with its loader: whatever fails leaves it at none."""
+    try:
+        yield
+    except Exception as error:  # a loader may raise anything
+        raise ReloadFailed(
+            f"the engine's parameters hold no version: loading {version.name} into them failed: "
+            f"{type(error).__name__}: {error}",
+            POISONED,
+        ) from error

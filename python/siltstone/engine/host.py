@@ -101,6 +101,8 @@ class HostCopy:
         self.leader = here[0] == ranks.rank
         self.names = sorted(set().union(*(hosts[rank][1] for rank in here)))
         infos = {name: (dtype, shape, size) for name, dtype, shape, size in repository._core.tensors(version)}
+        self._names = list(infos)
+        self._digests = repository._core.digests(version)
         self._offsets, size = _layout({name: infos[name] for name in self.names})
         self.bytes = max(size, 1)
 
@@ -143,24 +145,29 @@ class HostCopy:
         self._drop()
         staged = self._core.stage(self.repository._core, version, False, threads, memory_bytes, progress)
         check(staged)
+        digests = staged.digests()
+        changed = [name for name, old, new in zip(self._names, self._digests, digests, strict=True) if old != new]
         path = self._file(version)
         unfinished = path.with_suffix(".unfinished")
         try:
+            path.with_suffix(".names").write_text("\n".join(changed))
             unfinished.write_bytes(staged.changes())
             unfinished.rename(path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise IOFailure(error.errno, f"what {version.name} changes cannot be written to {path}: {error.strerror}") from None
-        self._staged, self._target = staged, version
+        self._staged, self._target, self._next_digests = staged, version, digests
 
     def commit(self):
         """Move the copy. REQUIRES: every rank has staged, and none stages now."""
         self._core.commit(self._staged)
+        self._digests = self._next_digests
         self._drop()
 
     def _drop(self):
         if self._target is not None:
             self._file(self._target).unlink(missing_ok=True)
+            self._file(self._target).with_suffix(".names").unlink(missing_ok=True)
         self._staged = self._target = None
 
     # Every rank's part.
@@ -174,10 +181,11 @@ class HostCopy:
         return unquote(found[-1].stem) if found else None
 
     def changes(self, version):
-        """What a version changes, as the leader has staged it: bytes."""
+        """What a version changes, as the leader has staged it: bytes, and the names of the tensors."""
         try:
             with open(self._file(version), "rb") as file:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                changes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return changes, set(self._file(version).with_suffix(".names").read_text().split("\n"))
         except FileNotFoundError:
             raise NotFound(f"the leader of this host has not staged {version.name} yet") from None
 

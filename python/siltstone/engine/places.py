@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .. import slots
+from ..slots.words import words
 from ..tensors import digest
 from .division import OTHER_BITS
 
@@ -29,6 +30,31 @@ def unproven(binding: slots.Binding, digests: dict[str, str]) -> dict[str, str]:
     return out
 
 
+def unproven_beside(binding: slots.Binding, whole: dict[str, torch.Tensor]) -> dict[str, str]:
+    """`unproven` of a rank that may hold parts of tensors, beside the whole ones."""
+    out = {}
+    for slot in binding.map.slots:
+        if slot.destination in binding.unbound:
+            out.setdefault(slot.tensor, binding.unbound[slot.destination])
+        elif slot.cast != "none":
+            out.setdefault(slot.tensor, f"the engine keeps it as {binding.map.destinations[slot.destination].dtype}")
+        elif not _holds(words(binding.storage(slot.destination)), slot, words(whole[slot.tensor].reshape(-1))):
+            out.setdefault(slot.tensor, OTHER_BITS)
+    return out
+
+
+def _holds(place, slot, source):
+    first = source.storage_offset()
+    for tile in slot.tiles:
+        for p in tile.pieces():
+            size = (p.rows, p.columns)
+            expected = source.as_strided(size, (p.source_row_stride, p.source_column_stride), first + p.source_begin)
+            strides = (p.destination_row_stride, p.destination_column_stride)
+            if not torch.equal(place.as_strided(size, strides, p.destination_begin), expected):
+                return False
+    return True
+
+
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().reshape(-1).view(torch.uint8)
 
@@ -43,8 +69,7 @@ def places(binding, kept):
         rows = [piece for t in slot.tiles for piece in t.pieces()]
         places.append((slot.tensor, numbers[slot.destination], torch.tensor(rows, dtype=torch.int64).reshape(-1, 8)))
     for name, tensor in kept.items():
-        words = _flat(tensor)
         whole = torch.tensor([[0, 0, 1, tensor.numel(), 0, 1, 0, 1]] if tensor.numel() else [], dtype=torch.int64)
         places.append((name, len(destinations), whole.reshape(-1, 8)))
-        destinations.append(words)
+        destinations.append(_flat(tensor))
     return places, destinations

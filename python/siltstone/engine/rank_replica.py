@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ import torch
 from .. import _core, slots
 from ..errors import InvalidArgument, Mismatch, Unsupported
 from ..replica import GIB
+from .division import divide, loading
 from .host import HostCopy
 from .left_out import LeftOut
-from .places import places, unproven
+from .places import places, unproven, unproven_beside
 from .ranks import Ranks
-from .reload import some
+from .reload import POISONED, UNCHANGED, ReloadFailed, some
 from .replica import EngineReplica, EngineReport, EngineStaged
 
 
@@ -26,12 +28,15 @@ class RankReplica(EngineReplica):
             and decodes that by itself
     """
 
-    def __init__(self, core, repository, model, binding, left_out, ranks, host):
-        super().__init__(core, repository, model, binding, {}, None, left_out, {})
+    def __init__(self, core, target, model, binding, left_out, ranks, host, reloads=None):
+        kept = {name: host.tensors[name] for name in binding.map.refused} if host is not None else {}
+        super().__init__(core, target.repository, model, binding, kept, reloads, left_out, target.digests)
         self.ranks, self.host = ranks, host
+        self._some_reload = any(ranks.gather(bool(self._reloads.groups)))
 
     def close(self) -> None:
         super().close()
+        self.kept = {}
         if self.host is not None:
             self.host.close()
 
@@ -57,17 +62,9 @@ class RankReplica(EngineReplica):
         """
         version = self.repository.version(ref)
         with self._claimed():
-            self._last = None
-            limits = {"threads": threads, "memory_bytes": memory_bytes}
-            if self.host is None:
-                staged = self.core.stage(self.repository._core, version, repair, threads, memory_bytes, progress)
-                self._check_tied(staged)
-            else:
-                if self.host.leader:
-                    self.host.stage(version, self._check_tied, threads, memory_bytes, progress)
-                staged = self.core.stage(self.host.changes(version), version, threads, memory_bytes)
-            self._last = EngineStaged(self, staged, [], {}, repair, limits)
-            return self._last
+            if self._poison is not None and not repair:
+                raise Mismatch(self._poison)
+            return self._stage(version, repair, {"threads": threads, "memory_bytes": memory_bytes}, progress)
 
     def commit(self, staged: EngineStaged) -> EngineReport:
         raise InvalidArgument("the ranks of an engine move together: call update on every rank")
@@ -80,7 +77,8 @@ class RankReplica(EngineReplica):
         """Move all ranks to the version that rank 0 names; called on every rank. None if they hold it already.
 
         Nothing is written before every rank has staged and found its parameters in place; if one fails, all raise and
-        hold the version that they held.
+        hold the version that they held. So they do if a loader fails (ReloadFailed), unless it fails again on the way
+        back.
         """
         if repair and self.host is not None:
             raise Unsupported("ranks that share a copy of the weights are not repaired: attach again")
@@ -89,36 +87,78 @@ class RankReplica(EngineReplica):
         if version == self.version and not repair:
             return None
         limits = {"threads": threads, "memory_bytes": memory_bytes}
-        if self.host is not None:  # before any other rank of the host looks for it
-            self.ranks.all(lambda: self._lead(version, limits))
-        fits = ahead is not None and ahead is self._last and ahead.target == version and not repair
-        staged = self.ranks.all(lambda: ahead if fits else self.stage(version, repair=repair, **limits))
-        self.ranks.all(lambda: self._check(staged))
-        return self._write(staged)
+        with self._claimed():
+            staged = self._stage_all(version, ahead, repair, limits)
+            self.ranks.all(lambda: self._check(staged))
+            begin, before = monotonic(), self.version
+            self._write(staged)
+            if self._some_reload:
+                self._reload_all(staged, before)
+            self._poison = None
+            return EngineReport(version, monotonic() - begin, sum(map(len, staged.groups)))
 
-    def _lead(self, version, limits):
+    def _stage_all(self, version, ahead, repair, limits):
+        if self.host is not None:  # the leaders, before any other rank looks for it
+            self.ranks.all(lambda: self._lead(version, limits, None))
+        fits = ahead is not None and ahead is self._last and ahead.target == version and not repair
+        return self.ranks.all(lambda: ahead if fits else self._stage(version, repair, limits, None))
+
+    def _lead(self, version, limits, progress):
         if self.host.leader:
-            self.host.stage(version, self._check_tied, *limits.values(), None)
+            self.host.stage(version, self._check_tied, *limits.values(), progress)
+
+    def _stage(self, version, repair, limits, progress):
+        self._last, groups = None, []
+        if self.host is None:
+            staged = self.core.stage(self.repository._core, version, repair, *limits.values(), progress)
+            self._check_tied(staged)
+        else:
+            self._lead(version, limits, progress)
+            changes, names = self.host.changes(version)
+            staged = self.core.stage(changes, version, *limits.values())
+            groups = self._reloads.touched(names.__contains__)
+        self._last = EngineStaged(self, staged, groups, {}, repair, limits)
+        return self._last
 
     def _check_tied(self, staged):
         self.left_out.check(staged.target, dict(zip(self.map.sources, staged.digests(), strict=True)))
 
     def _write(self, staged):
-        with self._claimed():
-            self._last = None
-            try:
-                seconds = self.ranks.all(lambda: self._commit_here(staged))
-            except BaseException as error:
-                self._poisoned(f"a rank failed while it wrote: {error}")
-                raise
-            self._poison = None
-            return EngineReport(self.version, seconds, 0)
+        self._last = None
+        try:
+            self.ranks.all(lambda: self._write_here(staged))
+        except BaseException as error:
+            self._poisoned(f"a rank failed while it wrote: {error}")
+            raise
 
-    def _commit_here(self, staged):
-        seconds = self.core.commit(staged._core).seconds
+    def _write_here(self, staged):
+        self.core.commit(staged._core)
         if self.host is not None and self.host.leader:
             self.host.commit()
-        return seconds
+
+    def _poisoned(self, why, heals="attach again"):
+        return super()._poisoned(why, heals)
+
+    def _reload_all(self, staged, before):
+        """Let the loader of every rank put in what it reloads; if one fails, all go back."""
+        version = self.core.version
+        try:
+            self.ranks.all(lambda: self._reloads.put(staged.groups))
+            return
+        except Exception as error:  # a loader may raise anything
+            failed = f"the engine's loader failed with {version.name}: {type(error).__name__}: {error}"
+            self._poisoned(failed)
+        except BaseException:
+            self._poisoned("the engine's loader was interrupted")
+            raise
+        try:
+            self._write(self._stage_all(before, None, False, staged.limits))
+            self.ranks.all(lambda: self._reloads.put(staged.groups))
+        except Exception as second:
+            failed += f"; going back to {before.name} failed: {type(second).__name__}: {second}"
+            raise ReloadFailed(self._poisoned(failed), POISONED) from second
+        self._poison = None
+        raise ReloadFailed(f"{failed}; the engine holds {before.name} again", UNCHANGED)
 
 
 def _refused(maps):
@@ -148,31 +188,56 @@ def _parts(slot_map):
 
 
 def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ranks: Ranks, *, host_copy: str,
-                host_folder: str) -> RankReplica:
+                host_folder: str, reload: Callable | None, unloadable: Callable | None) -> RankReplica:
     """The RankReplica of this rank; `target` is what `attach` knows of the version. Collective."""
     if host_copy not in ("auto", "always", "never"):
         raise InvalidArgument(f"host_copy must be auto, always or never, found {host_copy!r}")
     binding = slots.bind(slot_map, model)
     maps = ranks.gather(slot_map)
-    ranks.all(lambda: _refuse({**_refused(maps), **_unbound(binding)}, target.version))
+    if reload is None:
+        ranks.all(lambda: _refuse({**_refused(maps), **_unbound(binding)}, target.version))
     left_out = ranks.all(lambda: LeftOut(maps, target.digests, target.skipped))
     parts = set().union(*ranks.gather(_parts(slot_map)))
-    if host_copy == "never" and parts:
+    if host_copy == "never" and (parts or reload is not None):
         raise Unsupported(
             f"ranks hold parts of {len(parts)} tensors, such as '{min(parts)}': what changes there can be decoded from "
             "whole tensors only, of which the ranks of a host have to share a copy"
+            if parts
+            else "what ranks reload, they reload from a copy of the weights that the ranks of a host share"
         )
-    if not parts and host_copy != "always":
+    if not parts and host_copy != "always" and reload is None:
         core = ranks.all(lambda: _adopt_share(target, binding))
-        return RankReplica(core, target.repository, model, binding, left_out, ranks, None)
-    names = {slot.tensor for slot in slot_map.slots}
+        return RankReplica(core, target, model, binding, left_out, ranks, None)
+    names = target.catalogue if reload is not None else {slot.tensor for slot in slot_map.slots}
     host = HostCopy(ranks, target.repository, target.version, names, host_folder, memory_bytes=target.memory_bytes)
     try:
+        reloads = None
+        if reload is not None:
+            binding, reloads = ranks.all(lambda: _divided(model, slot_map, target.version, host, reload, unloadable))
         core = ranks.all(lambda: _adopt_shard(target, binding, host))
+        return RankReplica(core, target, model, binding, left_out, ranks, host, reloads)
     except BaseException:
         host.close()
         raise
-    return RankReplica(core, target.repository, model, binding, left_out, ranks, host)
+
+
+def _divided(model, slot_map, version, host, reload, unloadable):
+    """(what is written through, what is reloaded) on this rank."""
+
+    def unproven_parts(binding):
+        return unproven_beside(binding, host.tensors)
+
+    binding = slots.bind(slot_map, model)
+    reasons = {**slot_map.refused, **unproven_parts(binding)}
+    if not reasons:
+        return binding, None
+    division = divide(
+        model, slot_map, reasons, unloadable, unproven=unproven_parts,
+        fetch=lambda wanted, _: {name: host.tensors[name] for name in wanted.refused},
+    )  # fmt: skip
+    with loading(version):
+        binding, _, reloads = division.settle(reasons, reload)
+    return binding, reloads
 
 
 def _unbound(binding):

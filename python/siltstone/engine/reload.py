@@ -126,9 +126,9 @@ class Reloads:
         self.groups = names
         self._load, self._kept = load, kept
 
-    def touched(self, before: dict[str, str], after: dict[str, str]) -> list[tuple[str, ...]]:
-        """The groups that differ between versions of these digests."""
-        return [group for group in self.groups if any(before[name] != after[name] for name in group)]
+    def touched(self, changed: Callable[[str], bool]) -> list[tuple[str, ...]]:
+        """The groups in which a tensor has changed."""
+        return [group for group in self.groups if any(map(changed, group))]
 
     def put(self, names: Iterable[tuple[str, ...]], *, backwards: bool = False) -> None:
         """Gives groups to the loader. It gets copies, which it may keep or change."""

@@ -107,7 +107,9 @@ class EngineReplica(Replica):
             staged = super().stage(version, repair=repair, progress=progress, **limits)
             digests = dict(zip(self.map.sources, staged._core.digests(), strict=True))
             self.left_out.check(version, digests)
-            touched = self._reloads.groups if repair else self._reloads.touched(self._digests, digests)
+            touched = self._reloads.groups
+            if not repair:
+                touched = self._reloads.touched(lambda name: self._digests[name] != digests[name])
             self._last = EngineStaged(self, staged._core, touched, digests, repair, limits)
             return self._last
 
@@ -149,11 +151,8 @@ class EngineReplica(Replica):
             self._poisoned("the engine's loader was interrupted")
             raise
 
-    def _poisoned(self, why):
-        self._poison = (
-            f"the engine's parameters hold no version: {why}; stage with repair, or attach again with "
-            f"{self.core.version.name}"
-        )
+    def _poisoned(self, why, heals="stage with repair, or attach again"):
+        self._poison = f"the engine's parameters hold no version: {why}; {heals} with {self.core.version.name}"
         return self._poison
 
     def _go_back(self, staged, before, error):
@@ -176,7 +175,8 @@ class EngineReplica(Replica):
         """The version that a Prefetch stages next."""
         return self.repository.head(branch)
 
-    def update(self, ref: str | _core.Version = "main", *, ahead: EngineStaged | None = None, **options: Any) -> EngineReport | None:
+    def update(self, ref: str | _core.Version = "main", *, ahead: EngineStaged | None = None,
+               **options: Any) -> EngineReport | None:
         """Commit what was staged `ahead`, if that leads to this version; else stage it first. None if it is held."""
         version = self.repository.version(ref)
         if version == self.version and not options.get("repair"):
