@@ -215,7 +215,7 @@ def test_what_the_loader_is_known_to_get_wrong_is_refused(run):
     repository, versions = run
     model = cold(versions[0])
     before = model.bits()
-    with pytest.raises(siltstone.Unsupported, match="'layers.1.up.weight': it is loaded together.*; it packs once only"):
+    with pytest.raises(siltstone.Unsupported, match="'layers.1.up.weight': it is loaded.*; it packs once only"):
         attached(repository, model, unloadable=lambda _: {"layers.1.up.weight": "it packs once only"})
     assert equal(model.bits(), before) and not model.given
     replica = attached(repository, model, unloadable=lambda _: {"norm.weight": "it is never reloaded"})

@@ -83,7 +83,7 @@ def adjust(slot_map: slots.SlotMap, model: torch.nn.Module) -> slots.SlotMap:
 
 
 def unloadable(slot_map: slots.SlotMap, model: torch.nn.Module) -> dict[str, str]:
-    """{tensor: why} of what vLLM's own reload gets wrong on this platform: experts are packed by the first load only."""
+    """{tensor: why} of what vLLM's own reload gets wrong here: experts, which are packed by the first load only."""
     from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
     packed = set()
