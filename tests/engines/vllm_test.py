@@ -80,6 +80,22 @@ def test_a_server_takes_versions_while_it_generates(tmp_path, kind, ranks):
           f"{len(clients.answers)} requests answered{told}")
 
 
+@pytest.mark.timeout(600)
+def test_expert_parallel_ranks_take_versions(tmp_path):
+    """vLLM's kernels for CPUs crash at the first request of such a server: parameters are compared, nothing is asked."""
+    run = Training(tmp_path, "qwen3_moe")
+    flags = (*BACKEND, "--tensor-parallel-size", "2", "--enable-expert-parallel")
+    with Vllm(run.model, *flags) as server:
+        driver = Server(server.endpoint)
+        driver.attach(str(run.bucket), "main@0")
+        names = [run.step().version.name for _ in range(5)]
+        for name in names[1], names[4]:
+            driver.update(name)
+        warm = server.checksums()
+    with Vllm(cold(run, names[4]), *flags) as server:
+        assert server.checksums() == warm
+
+
 def reload_seconds(server):
     """vLLM's own full reload of the same model, requests and all."""
     begin = time.monotonic()

@@ -140,8 +140,6 @@ class SiltstoneEngine(WeightTransferEngine):
     def _attach(self, init_info):
         model, reload = self._model, None
         if init_info.refused == "reload":
-            if getattr(self.parallel_config, "world_size", 1) > 1:  # one rank may fail and go back, others not
-                raise Unsupported('"refused": "reload" is for servers of one rank')
             reload = _layerwise_reload(model, getattr(self, "vllm_config", None))
         try:
             return engine.attach(
