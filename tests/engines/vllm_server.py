@@ -16,6 +16,7 @@ from servers.server import free_ports
 
 START_SECONDS = 280
 BACKEND = ("--weight-transfer-config", '{"backend": "siltstone"}')
+MIDDLEWARE = ("--middleware", "siltstone.integrations.vllm_versions.Versions")
 
 # Small: no compiling, no warm-up, 64 MiB for keys and values.
 FLAGS = (

@@ -347,11 +347,32 @@ async def test_a_request_for_one_version_gets_no_other(middleware, engine):
     other, otherwise = asked(middleware)
     await until(lambda: len(middleware.app.bodies) == 3)
     engine.staged = "main@1"
+    await asyncio.wait_for(middleware.app.gone.wait(), 30)  # so that vLLM generates no more for it
     await until(lambda: engine.version == "main@1" and not engine.paused)
     body.set_result(b"{}")
     await asyncio.gather(exactly, otherwise)
     assert exact.status == 412 and b"moved to main@1" in await exact.chunks.get() and exact.over
     assert other.status == 200 and other.versions == ("main@0", "main@1")
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_app_that_gives_a_request_up_leaves_the_answer_to_us(raises):
+    @case
+    async def test(middleware, engine):
+        await attached(middleware)
+
+        async def app(scope, receive, send):
+            await receive()
+            engine.staged = "main@1"
+            assert (await receive())["type"] == "http.disconnect"
+            if raises:
+                raise ConnectionError("the client went away")
+
+        middleware.app = app
+        answer = await ask(middleware, exact="main@0")
+        assert answer.status == 412 and answer.over
+
+    test()
 
 
 @case

@@ -41,6 +41,11 @@ class Held:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def moved_from(self, moves: int) -> None:
+        """Returns once `moves` is another number."""
+        while self.moves == moves:
+            await self._changed.wait()
+
     async def wait(self, needs: VersionNeeds, seconds: float) -> None:
         """Until the weights are new enough, or the time is over."""
 

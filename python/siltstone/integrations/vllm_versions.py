@@ -128,7 +128,12 @@ class Versions:
         await self.held.wait(needs, self.settings.version_wait)
         needs.check(self.held.version)
         exchange = Exchange(self.held, needs, receive, send)
-        await self.app(scope, exchange.receive, exchange.send)
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except Exception:
+            if not exchange.broken:
+                raise
+        await exchange.end()
 
     async def _watch(self, scope, receive, send, name_of):
         """A request by which somebody else moves the server: what it names is held once it was done."""
