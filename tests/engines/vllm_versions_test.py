@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+import torch
 from training import Training
 from vllm_server import BACKEND, MIDDLEWARE, Vllm
 from vllm_test import Clients, cold
@@ -19,6 +20,15 @@ LENGTH = 2048
 # Blocks as small as the CPU's attention takes, so that a prompt fills some; room for answers that take seconds.
 SIZES = ("--max-model-len", str(LENGTH), "--block-size", "32")
 PREFIX = [(7 * i) % 250 for i in range(100)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside a server that keeps the processors busy, threads that wait for each other take seconds for a step."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def followed(run, **environment):
@@ -145,12 +155,13 @@ def test_no_prefix_of_older_weights_is_used(tmp_path):
         Server(server.endpoint).attach(str(run.bucket), "main@0", interval=0.02)
         for mode, keep in itertools.product(("keep", "wait", "abort"), (False, True)):
             driver = Server(server.endpoint, pause_mode=mode, keep_caches=keep)
+            name = run.step().version.name
             hits(server)
             assert hits(server)[1] == 96, "the test's prompt is one that is cached"
-            running = in_thread(server.complete, PREFIX, LENGTH - 200 if mode == "keep" else 200)
+            running = in_thread(server.complete, PREFIX[::-1], LENGTH - 200 if mode == "keep" else 200)
             until(lambda: metric(server, "vllm:num_requests_running") == 1)
             preempted = metric(server, "vllm:num_preemptions_total")
-            driver.update(run.step().version.name)
+            driver.update(name)
             answer, cached = hits(server)
             server.post("/reset_prefix_cache?reset_running_requests=true", {})
             fresh, none = hits(server)
