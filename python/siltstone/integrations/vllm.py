@@ -24,7 +24,7 @@ from typing import Any
 
 import siltstone
 from siltstone._program import failures_told
-from siltstone.errors import Unavailable
+from siltstone.errors import Unavailable, Unsupported
 
 from .vllm_update import PAUSE_MODES, Stuck, checked_pause_mode, run, steps
 from .vllm_worker import PROGRESS
@@ -38,11 +38,11 @@ MOST_CHARACTERS = 16000  # of an error's text; what a worker says stands at its 
 
 def register() -> None:
     """The entry point: called in every process of a vLLM server, perhaps several times."""
-    from vllm.distributed import weight_transfer
+    from . import vllm_interface
 
-    factory = getattr(weight_transfer, "WeightTransferEngineFactory", None)
-    if factory is None:  # older than what can be served: others use this vLLM without us
-        return
+    if not vllm_interface.served():
+        return vllm_interface.refuse(BACKEND)
+    factory = vllm_interface.factory()
     if BACKEND not in factory._registry:
         factory.register_engine(BACKEND, "siltstone.integrations.vllm_engine", "SiltstoneEngine")
     from . import vllm_cpu, vllm_worker
@@ -154,8 +154,13 @@ class Server:
         return run(steps(version, self.pause_mode, self.keep_caches), self._routes)
 
     def version(self) -> str:
-        """What the server says its weights are: a version's name after `attach` and updates."""
-        return self._routes.call("/weight_info", method="GET")["weight_version"]
+        """What the server says its weights are: a version's name after `attach` and updates. Since vLLM 0.27."""
+        try:
+            return self._routes.call("/weight_info", method="GET")["weight_version"]
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            raise Unsupported(f"{refused}, if it is vLLM 0.27 or later: older ones do not tell their version") from None
 
     def staged(self, version: str) -> bool:
         """Whether an update to a version would find it staged, or cannot hope to."""

@@ -14,6 +14,9 @@ import torch
 
 from siltstone import slots
 
+# Kernels for which vLLM's packing of experts is a permutation, and a function that can be called again.
+PACKED = ("amx", "neon", "vec", "vsx")
+
 
 def _backend_of_this_server():
     from vllm.config import get_current_vllm_config
@@ -33,53 +36,72 @@ def keep_plain_weights(backend: str) -> None:
     if dispatch is None or hasattr(dispatch, "_siltstone"):
         return
 
+    plain = torch.nn.functional.linear
+
     def plain_if_followed(layer, remove_weight):
-        if _backend_of_this_server() != backend:
-            return dispatch(layer, remove_weight)
-        layer.cpu_linear = torch.nn.functional.linear
+        kept = getattr(layer, "cpu_linear", None) is plain  # a reload: until 0.24 without a configuration
+        if layer.weight.dim() != 2 or not (kept or _backend_of_this_server() == backend):
+            return dispatch(layer, remove_weight)  # also convolutions, which have kernels of their own
+        layer.cpu_linear = plain
         return None
 
     plain_if_followed._siltstone = True
     utils.dispatch_cpu_unquantized_gemm = plain_if_followed
 
 
-def _packed_experts(model):
-    """(path, module, experts) of the layers whose expert weights were permuted after loading."""
+def _packing(module):
+    """What vLLM did with a module's expert weights after loading: None if nothing, else the name of the kernels that
+    it packed them for. Its packing knows those of PACKED."""
+    method = getattr(module, "quant_method", None)
+    experts = getattr(method, "cpu_fused_moe", None)  # until 0.27
+    if experts is not None:
+        return getattr(experts, "isa", type(experts).__name__)
     try:
         from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
     except ImportError:  # not a vLLM that packs them
-        return
+        return None
+    experts = getattr(getattr(method, "moe_kernel", None), "fused_experts", None)
+    if not isinstance(experts, CPUUnquantizedExperts) or experts._use_zentorch:
+        return None
+    return experts.isa
+
+
+def _packed_experts(model):
+    """(path, module, kernels) of the layers whose expert weights were permuted after loading."""
     for path, module in model.named_modules():
-        kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
-        experts = getattr(kernel, "fused_experts", None)
-        if isinstance(experts, CPUUnquantizedExperts) and not experts._use_zentorch:
-            yield path, module, experts
+        if isinstance(getattr(module, "w13_weight", None), torch.Tensor):
+            kernels = _packing(module)
+            if kernels is not None:
+                yield path, module, kernels
 
 
-def _pack(module, experts):
+def _pack(module, kernels):
     from vllm._custom_ops import cpu_prepack_moe_weight
 
     for weight in (module.w13_weight, module.w2_weight):
-        weight.data.copy_(cpu_prepack_moe_weight(weight.data, experts.isa))
+        weight.data.copy_(cpu_prepack_moe_weight(weight.data, kernels))
 
 
 def adjust(slot_map: slots.SlotMap, model: torch.nn.Module) -> slots.SlotMap:
     """The map with what this platform does to parameters after loading: packed experts are traced, layer by layer."""
-    for path, module, experts in _packed_experts(model):
+    for path, module, kernels in _packed_experts(model):
         parameters = [f"{path}.{name}" for name in ("w13_weight", "w2_weight")]
         numbers = {i for i, d in enumerate(slot_map.destinations) if set(parameters) & set(d.parameters)}
         names = {slot.tensor for slot in slot_map.slots if slot.destination in numbers}
-        catalogue = {name: (source.dtype, source.shape) for name, source in slot_map.sources.items() if name in names}
-        traced = slots.trace(
-            model, catalogue, model.load_weights, parameters=parameters, finish=partial(_pack, module, experts)
-        )
         slot_map = dataclasses.replace(
             slot_map,
             slots=[slot for slot in slot_map.slots if slot.tensor not in names],
-            refused=slot_map.refused | dict.fromkeys(names, "vLLM packs the weights of experts on this platform"),
+            refused=slot_map.refused | dict.fromkeys(names, f"vLLM packs the weights of experts for {kernels} kernels"),
             reached=slot_map.reached | dict.fromkeys(names, tuple(sorted(numbers))),
-        ).merged(traced)
+        )
+        if kernels in PACKED:
+            slot_map = slot_map.merged(_traced(slot_map, names, parameters, model, partial(_pack, module, kernels)))
     return slot_map
+
+
+def _traced(slot_map, names, parameters, model, finish):
+    catalogue = {name: (source.dtype, source.shape) for name, source in slot_map.sources.items() if name in names}
+    return slots.trace(model, catalogue, model.load_weights, parameters=parameters, finish=finish)
 
 
 def unloadable(slot_map: slots.SlotMap, model: torch.nn.Module) -> dict[str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from contextlib import contextmanager
 
+import torch
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -16,7 +17,7 @@ import siltstone
 from siltstone import engine
 from siltstone.errors import InvalidArgument, Mismatch, Unsupported
 
-from . import vllm_cpu
+from . import vllm_cpu, vllm_interface
 
 logger = logging.getLogger("vllm.siltstone")  # below vLLM's own, whose settings it has
 
@@ -58,7 +59,6 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
     version: str
     repair: bool = False
-    update_kind: str = "dense"  # which 0.23 and 0.24 ask for
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def _layerwise_reload(model, vllm_config):
     except ImportError as error:
         raise Unsupported(f"this vLLM has no layerwise reload: {error}") from error
     if vllm_config is None:
-        raise Unsupported("this vLLM does not tell the backend its configuration, which a reload needs")
+        raise Unsupported("vLLM tells the backend its configuration, which a reload needs, since 0.25")
 
     def reload(weights):
         with set_current_vllm_config(vllm_config), _quiet():
@@ -121,6 +121,7 @@ class SiltstoneEngine(WeightTransferEngine):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
+        vllm_interface.begin_in_place(SiltstoneEngine)
         self._model = named.get("model", arguments[-1] if arguments else None)
         self._replica = None
         self._prefetch = None
@@ -172,10 +173,9 @@ class SiltstoneEngine(WeightTransferEngine):
     def receive_weights(self, update_info: UpdateInfo, load_weights=None) -> None:
         if self._replica is None:
             raise Mismatch("this worker follows no bucket yet: call /init_weight_transfer_engine first")
-        if self._prefetch is not None:
-            self._prefetch.commit(update_info.version, repair=update_info.repair)
-        else:
-            self._replica.update(update_info.version, repair=update_info.repair)
+        move = self._replica.update if self._prefetch is None else self._prefetch.commit
+        with torch.device("cpu"):  # 0.23 and 0.24 call this with the worker's device as the one of new tensors
+            move(update_info.version, repair=update_info.repair)
 
     def finish_weight_update(self) -> None:
         """Nothing: an update is whole when it returns."""

@@ -1,0 +1,403 @@
+"""The engine of vLLM's plug-in in stand-ins for the interfaces of 0.23 and of 0.25, and what older ones are told."""
+
+import abc
+import dataclasses
+import importlib
+import logging
+import sys
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+
+import engine_test
+import pytest
+import torch
+from engine_test import checkpoint, cold, equal, step
+
+import siltstone
+from siltstone.integrations import vllm as plugin
+from siltstone.integrations import vllm_cpu, vllm_interface
+
+GENERATIONS = ["0.23", "0.25"]
+PARALLEL = SimpleNamespace(world_size=1)
+LAYERWISE = []  # models whose parameters a layerwise reload has taken
+
+
+class Base(abc.ABC):
+    def parse_init_info(self, told):
+        return self.init_info_cls(**told)
+
+    def parse_update_info(self, told):
+        return self.update_info_cls(**told)
+
+    init_transfer_engine = receive_weights = shutdown = trainer_send_weights = abc.abstractmethod(lambda self: None)
+
+
+class Base23(Base):
+    def __init__(self, config, parallel_config, model):
+        self.config, self.parallel_config, self.model = config, parallel_config, model
+
+
+class Base25(Base):
+    def __init__(self, config, vllm_config, device, model):
+        self.config, self.vllm_config, self.device, self.model = config, vllm_config, device, model
+        self.parallel_config = vllm_config.parallel_config
+
+    start_weight_update = finish_weight_update = abc.abstractmethod(lambda self: None)
+
+    def update_weights(self, told):
+        raise AssertionError("synchronizes with an accelerator")
+
+
+@dataclasses.dataclass
+class Info:
+    pass
+
+
+@dataclasses.dataclass
+class UpdateInfo23:
+    _: dataclasses.KW_ONLY
+    update_kind: str = "dense"
+    num_updates_list: list | None = None
+
+
+class Factory:
+    def __init__(self):
+        self._registry = {}
+
+    def register_engine(self, name, where, class_name=None):
+        assert name not in self._registry
+        self._registry[name] = where if class_name is None else (where, class_name)
+
+    def create_engine(self, name, *arguments):
+        found = self._registry[name]
+        return (getattr(importlib.import_module(found[0]), found[1]) if isinstance(found, tuple) else found)(*arguments)
+
+
+class Worker23:
+    """The worker has the session, and begins it with a layerwise reload by default."""
+
+    def __init__(self, factory, model):
+        self.model, self.active = model, False
+        self.weight_transfer_engine = factory.create_engine("siltstone", None, PARALLEL, model)
+
+    def init_weight_transfer_engine(self, told):
+        self.weight_transfer_engine.init_transfer_engine(self.weight_transfer_engine.parse_init_info(told))
+
+    def start_weight_update(self, is_checkpoint_format=True):
+        if is_checkpoint_format:
+            LAYERWISE.append(self.model)
+        self.active = True
+
+    def update_weights(self, told):
+        engine = self.weight_transfer_engine
+        info = engine.parse_update_info(told)
+        assert self.active and info.update_kind == "dense"
+        with torch.device("meta"):  # where a worker of another device makes its tensors
+            engine.receive_weights(info, load_weights=self.model.load_weights)
+
+    def finish_weight_update(self):
+        self.active = False
+
+
+class Worker25:
+    """The engine has the session."""
+
+    def __init__(self, factory, model):
+        config = SimpleNamespace(parallel_config=PARALLEL)
+        self.weight_transfer_engine = factory.create_engine("siltstone", None, config, torch.device("cpu"), model)
+
+    init_weight_transfer_engine = Worker23.init_weight_transfer_engine
+
+    def start_weight_update(self):
+        self.weight_transfer_engine.start_weight_update()
+
+    def update_weights(self, told):
+        self.weight_transfer_engine.update_weights(told)
+
+    def finish_weight_update(self):
+        self.weight_transfer_engine.finish_weight_update()
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A function that puts modules there which have some things in them."""
+    monkeypatch.delitem(sys.modules, "siltstone.integrations.vllm_engine", raising=False)
+
+    def put(name, **things):
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            parent = ".".join(parts[:i])
+            if not isinstance(getattr(sys.modules.get(parent), "stands_in", None), bool):
+                put(parent)
+        module = ModuleType(name)
+        module.stands_in, module.__path__ = True, []
+        vars(module).update(things)
+        monkeypatch.setitem(sys.modules, name, module)
+        if len(parts) > 1:
+            setattr(sys.modules[name.rpartition(".")[0]], parts[-1], module)
+        return module
+
+    put("vllm", __version__="0.0")
+    yield put
+    sys.modules.pop("siltstone.integrations.vllm_engine", None)
+
+
+@pytest.fixture
+def vllm(stand_in):
+    """A function that puts a vLLM of a generation there; it gives what makes a worker for a model."""
+
+    def put(generation):
+        old = generation == "0.23"
+        factory = Factory()
+        worker = type("Worker", (Worker23 if old else Worker25,), {})
+        if old:
+            worker.start_weight_update = lambda self, is_checkpoint_format=True: Worker23.start_weight_update(
+                self, is_checkpoint_format
+            )
+        stand_in("vllm.distributed.weight_transfer", WeightTransferEngineFactory=factory)
+        stand_in(
+            "vllm.distributed.weight_transfer.base",
+            WeightTransferEngine=Base23 if old else Base25,
+            WeightTransferInitInfo=Info,
+            WeightTransferUpdateInfo=UpdateInfo23 if old else Info,
+        )
+        stand_in("vllm.v1.worker.gpu_worker", Worker=worker)
+        stand_in("vllm.v1.worker.worker_base", WorkerBase=type("WorkerBase", (), {}))
+        stand_in("vllm.model_executor.layers.utils")
+        stand_in("vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method", UnquantizedFusedMoEMethod=Base)
+        plugin.register()
+        plugin.register()  # vLLM may call it again
+        LAYERWISE.clear()
+        return lambda model: worker(factory, model)
+
+    return put
+
+
+@pytest.fixture
+def run(tmp_path):
+    repository = siltstone.open(tmp_path / "bucket", create=True)
+    weights = [checkpoint(1)]
+    repository.publish(weights[0])
+    for seed in (2, 3):
+        weights.append(step(weights[-1], seed))
+        repository.publish(weights[-1])
+    return SimpleNamespace(bucket=str(tmp_path / "bucket"), weights=weights)
+
+
+def told(run, **others):
+    return {"bucket": run.bucket, "at": "main@0", "branch": "", "skipped": engine_test.SKIPPED} | others
+
+
+@contextmanager
+def session(worker, **arguments):
+    worker.start_weight_update(**arguments)
+    yield
+    worker.finish_weight_update()
+
+
+@pytest.mark.parametrize("branch", ["", "main"])
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_worker_is_attached_and_moved(vllm, run, generation, branch):
+    model = cold(run.weights[0])
+    worker = vllm(generation)(model)
+    worker.init_weight_transfer_engine(told(run, branch=branch, interval=0.01))
+    places = [p.data_ptr() for p in model.parameters()]
+    for number in (1, 2):
+        with session(worker):
+            worker.update_weights({"version": f"main@{number}"})
+        assert equal(model.bits(), cold(run.weights[number]).bits())
+    assert [p.data_ptr() for p in model.parameters()] == places
+    worker.weight_transfer_engine.shutdown()
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_what_is_refused_leaves_the_weights(vllm, run, generation):
+    model = cold(run.weights[0])
+    before = model.bits()
+    worker = vllm(generation)(model)
+    worker.start_weight_update()
+    with pytest.raises(siltstone.Mismatch, match="init_weight_transfer_engine first"):
+        worker.update_weights({"version": "main@1"})
+    with pytest.raises(siltstone.Unsupported, match="cannot be written in place"):
+        worker.init_weight_transfer_engine(told(run, at="main@1"))
+    worker.init_weight_transfer_engine(told(run))
+    with pytest.raises(siltstone.NotFound, match="main@9"):
+        worker.update_weights({"version": "main@9"})
+    assert equal(model.bits(), before)
+    with pytest.raises(siltstone.InvalidArgument, match="refused must be"):
+        worker.init_weight_transfer_engine(told(run, refused="whatever"))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"is_checkpoint_format": True}, {"is_checkpoint_format": False}])
+def test_no_layerwise_reload_begins_for_this_engine(vllm, run, arguments):
+    """Whatever the driver of a vLLM 0.23 says; other engines begin as they did."""
+    make = vllm("0.23")
+    model = cold(run.weights[0])
+    first, second = make(model), make(model)  # the second finds the worker's class as the first has left it
+    for worker in (first, second):
+        with session(worker, **arguments):
+            pass
+    assert not LAYERWISE
+    first.weight_transfer_engine = SimpleNamespace()
+    with session(first, **arguments):
+        pass
+    assert bool(LAYERWISE) == arguments.get("is_checkpoint_format", True)
+
+
+def test_a_reload_needs_the_configuration(vllm, run):
+    worker = vllm("0.23")(cold(run.weights[0]))
+    with pytest.raises(siltstone.Unsupported, match="since 0.25|no layerwise reload"):
+        worker.init_weight_transfer_engine(told(run, refused="reload"))
+
+
+def test_a_vllm_before_0_23_says_so(stand_in, caplog):
+    """0.22 looks for the engine when it has loaded its model."""
+    factory = Factory()
+    stand_in("vllm", __version__="0.22.1")
+    stand_in("vllm.distributed.weight_transfer", WeightTransferEngineFactory=factory)
+    stand_in("vllm.distributed.weight_transfer.base", WeightTransferEngine=Base23, WeightTransferUpdateInfo=Info)
+    with caplog.at_level(logging.WARNING):
+        plugin.register()
+        plugin.register()
+    assert "vLLM 0.23 and later; this is 0.22.1" in caplog.text
+    with pytest.raises(siltstone.Unsupported, match="vLLM 0.23 and later; this is 0.22.1"):
+        factory.create_engine("siltstone", None, PARALLEL, torch.nn.Linear(2, 2))
+
+
+def test_a_vllm_without_weight_transfer_goes_on(stand_in, caplog):
+    """It is somebody else's vLLM, beside which siltstone happens to be installed."""
+    stand_in("vllm", __version__="0.11.0")
+    with caplog.at_level(logging.WARNING):
+        plugin.register()
+    assert "this is 0.11.0" in caplog.text and not vllm_interface.served()
+
+
+class Experts(torch.nn.Module):
+    """Two experts of 16 rows, which kernels want column by column, sixteen rows at a time."""
+
+    def __init__(self, kernels, how):
+        super().__init__()
+        for name, shape in (("w13_weight", (2, 32, 8)), ("w2_weight", (2, 16, 16))):
+            weight = torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16), requires_grad=False)
+            self.register_parameter(name, weight)
+        self.quant_method = SimpleNamespace(**how(kernels))
+
+    def pack(self):
+        for weight in (self.w13_weight, self.w2_weight):
+            weight.data.copy_(pack(weight.data, "vec"))
+
+
+def pack(weight, kernels):
+    assert kernels in vllm_cpu.PACKED
+    experts, rows, columns = weight.shape
+    return weight.view(experts, rows // 16, 16, columns).transpose(2, 3).contiguous().view(experts, rows, columns)
+
+
+class Mixture(torch.nn.Module):
+    def __init__(self, kernels, how):
+        super().__init__()
+        self.experts = Experts(kernels, how)
+
+    def load_weights(self, weights):
+        for name, tensor in weights:
+            part, expert = name.split(".")
+            row = {"gate": 0, "up": 16, "down": 0}[part]
+            to = self.experts.w2_weight if part == "down" else self.experts.w13_weight
+            to.data[int(expert), row : row + 16].copy_(tensor)
+
+    def bits(self):
+        return {name: p.data.view(torch.int16).clone() for name, p in self.named_parameters()}
+
+
+class Unquantized:
+    """What experts are computed with since 0.28."""
+
+    _use_zentorch = False
+
+    def __init__(self, isa):
+        self.isa = isa
+
+
+class SGLFusedMOE:
+    """Until 0.27, with VLLM_CPU_SGL_KERNEL: a packing of another kind."""
+
+
+def until_27(kernels):
+    return {"moe_kernel": None, "cpu_fused_moe": SGLFusedMOE() if kernels is None else SimpleNamespace(isa=kernels)}
+
+
+def since_28(kernels):
+    return {"moe_kernel": SimpleNamespace(fused_experts=Unquantized(kernels))}
+
+
+def mixture(seed):
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"gate": (16, 8), "up": (16, 8), "down": (16, 16)}
+    return {
+        f"{part}.{expert}": torch.randn(shape, generator=draw).to(torch.bfloat16)
+        for part, shape in shapes.items()
+        for expert in (0, 1)
+    }
+
+
+@pytest.fixture
+def experts(stand_in, vllm, tmp_path):
+    """A function that attaches a model of experts; it gives its worker and the model, and what a cold start holds."""
+    repository = siltstone.open(tmp_path / "bucket", create=True)
+    versions = [mixture(1), mixture(2)]
+    for weights in versions:
+        repository.publish(weights)
+
+    def cold_start(weights, kernels, how, packed=True):
+        model = Mixture(kernels, how)
+        model.load_weights(weights.items())
+        if packed:
+            model.experts.pack()
+        return model
+
+    def attach(generation, kernels, how, packed=True):
+        make = vllm(generation)
+        stand_in("vllm._custom_ops", cpu_prepack_moe_weight=pack)
+        if how is since_28:
+            stand_in("vllm.model_executor.layers.fused_moe.experts.cpu_moe", CPUUnquantizedExperts=Unquantized)
+        model = cold_start(versions[0], kernels, how, packed)
+        worker = make(model)
+        worker.init_weight_transfer_engine({"bucket": str(tmp_path / "bucket"), "at": "main@0", "branch": ""})
+        return worker, model, cold_start(versions[1], kernels, how, packed)
+
+    return attach
+
+
+@pytest.mark.parametrize(("generation", "how"), [("0.23", until_27), ("0.25", until_27), ("0.25", since_28)])
+def test_packed_experts_are_followed_through_the_packing(experts, generation, how):
+    worker, model, fresh = experts(generation, "vec", how)
+    with session(worker):
+        worker.update_weights({"version": "main@1"})
+    assert equal(model.bits(), fresh.bits())
+
+
+@pytest.mark.parametrize("kernels", [None, "none"])
+def test_experts_that_are_packed_in_another_way_are_refused(experts, kernels):
+    """Also those whose words happen to lie where the loader put them."""
+    with pytest.raises(siltstone.Unsupported, match="packs the weights of experts for (SGLFusedMOE|none) kernels"):
+        experts("0.23", kernels, until_27, packed=False)
+
+
+def test_linear_layers_keep_their_weights_and_others_do_not(stand_in, vllm):
+    packed = []
+    vllm("0.25")
+    utils = stand_in(
+        "vllm.model_executor.layers.utils", dispatch_cpu_unquantized_gemm=lambda layer, remove: packed.append(layer)
+    )
+    configured = SimpleNamespace(weight_transfer_config=SimpleNamespace(backend="siltstone"))
+    stand_in("vllm.config", get_current_vllm_config=lambda: configured)
+    plugin.register()
+    linear, convolution = torch.nn.Linear(3, 2), torch.nn.Conv1d(2, 2, 3)
+    for layer in (linear, convolution):
+        utils.dispatch_cpu_unquantized_gemm(layer, True)
+    assert packed == [convolution] and linear.cpu_linear is torch.nn.functional.linear
+    configured.weight_transfer_config = None
+    other = torch.nn.Linear(3, 2)
+    for layer in (other, linear):  # the second is reloaded
+        utils.dispatch_cpu_unquantized_gemm(layer, True)
+    assert packed == [convolution, other]
