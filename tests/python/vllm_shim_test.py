@@ -280,7 +280,12 @@ class Experts(torch.nn.Module):
         for name, shape in (("w13_weight", (2, 32, 8)), ("w2_weight", (2, 16, 16))):
             weight = torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16), requires_grad=False)
             self.register_parameter(name, weight)
+            if how is since_28:
+                weight.weight_loader = self.weight_loader
         self.quant_method = SimpleNamespace(**how(kernels))
+
+    def weight_loader(self, weight, loaded, expert, row):
+        weight.data[expert, row : row + 16].copy_(loaded)
 
     def pack(self):
         for weight in (self.w13_weight, self.w2_weight):
@@ -303,7 +308,7 @@ class Mixture(torch.nn.Module):
             part, expert = name.split(".")
             row = {"gate": 0, "up": 16, "down": 0}[part]
             to = self.experts.w2_weight if part == "down" else self.experts.w13_weight
-            to.data[int(expert), row : row + 16].copy_(tensor)
+            to.weight_loader(to, tensor, int(expert), row)
 
     def bits(self):
         return {name: p.data.view(torch.int16).clone() for name, p in self.named_parameters()}
@@ -350,7 +355,7 @@ def experts(stand_in, vllm, tmp_path):
 
     def cold_start(weights, kernels, how, packed=True):
         model = Mixture(kernels, how)
-        model.load_weights(weights.items())
+        vllm_cpu.load(model, weights.items())
         if packed:
             model.experts.pack()
         return model
@@ -374,6 +379,7 @@ def test_packed_experts_are_followed_through_the_packing(experts, generation, ho
     with session(worker):
         worker.update_weights({"version": "main@1"})
     assert equal(model.bits(), fresh.bits())
+    assert all(hasattr(weight, "weight_loader") == (how is since_28) for weight in model.parameters())
 
 
 @pytest.mark.parametrize("kernels", [None, "none"])

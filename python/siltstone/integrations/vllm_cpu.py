@@ -82,6 +82,24 @@ def _pack(module, kernels):
         weight.data.copy_(cpu_prepack_moe_weight(weight.data, kernels))
 
 
+def load(model: torch.nn.Module, weights) -> None:
+    """The model's loader, also where vLLM has taken the loaders of expert weights away: it packs them into new
+    parameters, which get none until 0.27."""
+    missing = [
+        (module.weight_loader, parameter)
+        for _, module, _ in _packed_experts(model)
+        for parameter in module.parameters(recurse=False)
+        if not hasattr(parameter, "weight_loader")
+    ]
+    for loader, parameter in missing:
+        parameter.weight_loader = loader
+    try:
+        model.load_weights(weights)
+    finally:
+        for _, parameter in missing:
+            del parameter.weight_loader
+
+
 def adjust(slot_map: slots.SlotMap, model: torch.nn.Module) -> slots.SlotMap:
     """The map with what this platform does to parameters after loading: packed experts are traced, layer by layer."""
     for path, module, kernels in _packed_experts(model):
@@ -101,18 +119,19 @@ def adjust(slot_map: slots.SlotMap, model: torch.nn.Module) -> slots.SlotMap:
 
 def _traced(slot_map, names, parameters, model, finish):
     catalogue = {name: (source.dtype, source.shape) for name, source in slot_map.sources.items() if name in names}
-    return slots.trace(model, catalogue, model.load_weights, parameters=parameters, finish=finish)
+    return slots.trace(model, catalogue, partial(load, model), parameters=parameters, finish=finish)
 
 
 def unloadable(slot_map: slots.SlotMap, model: torch.nn.Module) -> dict[str, str]:
-    """{tensor: why} of what vLLM's own reload gets wrong here: experts, which are packed by the first load only."""
+    """{tensor: why} of what vLLM's own reload gets wrong here: experts, which 0.28 and later pack at the first load
+    only."""
     from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 
     packed = set()
     for path, module in model.named_modules():
-        weight = getattr(module, "w13_weight", None)
-        plain = isinstance(getattr(module, "quant_method", None), UnquantizedFusedMoEMethod)
-        if plain and isinstance(weight, torch.Tensor) and weight.device.type == "cpu":
+        weight, method = getattr(module, "w13_weight", None), getattr(module, "quant_method", None)
+        once = isinstance(method, UnquantizedFusedMoEMethod) and not hasattr(method, "cpu_fused_moe")
+        if once and isinstance(weight, torch.Tensor) and weight.device.type == "cpu":
             packed |= {f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)}
     numbers = {i for i, d in enumerate(slot_map.destinations) if packed & set(d.parameters)}
     names = {slot.tensor for slot in [*slot_map.slots, *slot_map.shadows] if slot.destination in numbers}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -146,7 +147,7 @@ class SiltstoneEngine(WeightTransferEngine):
             return engine.attach(
                 siltstone.open(init_info.bucket),
                 model,
-                model.load_weights,
+                partial(vllm_cpu.load, model),
                 init_info.at,
                 adjust=lambda slot_map: vllm_cpu.adjust(slot_map, model),
                 reload=reload,
