@@ -53,7 +53,9 @@ class Settings:
         settings = cls(**told)
         checked_pause_mode(settings.pause_mode)
         if (settings.bucket is None) != (settings.at is None):
-            raise InvalidArgument("SILTSTONE_BUCKET and SILTSTONE_AT come together: what to follow, and where the model stands")
+            raise InvalidArgument(
+                "SILTSTONE_BUCKET and SILTSTONE_AT come together: what to follow, and which version the model is"
+            )
         return settings
 
 

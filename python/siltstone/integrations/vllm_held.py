@@ -27,7 +27,8 @@ class Held:
         """Of an answer that was begun under version `first`; default: the one held."""
         if self.name is None:
             return []
-        return [(name.lower().encode(), value.encode()) for name, value in ((HELD, self.name), (FIRST, first or self.name))]
+        told = {HELD: self.name, FIRST: first or self.name}
+        return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
     def move(self, name: str | None) -> None:
         """A name that is no version's stands for weights that nothing is known of."""
