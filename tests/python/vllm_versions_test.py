@@ -144,6 +144,13 @@ async def test_partial_weights_are_not_served(middleware, engine):
     assert (await ask(middleware, min="main@0")).status == 503
     repaired = await ask(middleware, "/update_weights", {"update_info": {"version": "main@1"}})
     assert repaired.status == 200 and middleware.held.name == "main@1"
+    assert (await ask(middleware, "/health", method="GET")).status == 503  # it is paused still
+    engine.failing.clear()
+    engine.paused = False
+    await ask(middleware, "/resume")
+    assert (await ask(middleware, "/health", method="GET")).status == 200
+    engine.staged = "main@2"
+    await until(lambda: middleware.held.name == "main@2")
 
 
 @case
