@@ -183,3 +183,11 @@ def test_no_prefix_of_older_weights_is_used(tmp_path):
         assert driver.version() == "main@7" and driver.staged("main@7") and not driver.staged("main@6")
     with Vllm(cold(run, "main@7"), *BACKEND, *SIZES) as server:
         assert warm == hits(server)
+
+
+@pytest.mark.timeout(600)
+def test_a_server_that_cannot_do_what_it_is_told_does_not_start(tmp_path):
+    run = Training(tmp_path, "llama")
+    with pytest.raises(RuntimeError, match="SILTSTONE_INTERVAL must be a number of seconds, found 'often'"):
+        with followed(run, INTERVAL="often"):
+            pass
