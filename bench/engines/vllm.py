@@ -84,7 +84,8 @@ def main():
             driver = Server(server.endpoint)
             begin = time.monotonic()
             driver.attach(str(training.bucket), "main@0", interval=0.2)
-            print(f"{mebibytes:.0f} MiB in {len(training.weights)} tensors; attached in {time.monotonic() - begin:.1f} s")
+            seconds = time.monotonic() - begin
+            print(f"{mebibytes:.0f} MiB in {len(training.weights)} tensors; attached in {seconds:.1f} s")
             rounds = [one_round(n, training, folder, follows, server, driver) for n in range(options.rounds)]
     for seconds in rounds:
         print(", ".join(f"{way} {seconds[way] * 1e3:.0f} ms" for way in ("follow", "update", "reload")))

@@ -38,9 +38,11 @@ def followed(run, **environment):
 
 def ask(server, body=None, stream=False, **needs):
     """(status, (first, last version) of the headers, text); needs: min or exact."""
-    asked = {"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 4, "temperature": 0, "ignore_eos": True, "stream": stream}
-    headers = {"Content-Type": "application/json"} | {f"X-Siltstone-{name}-Version": text for name, text in needs.items()}
-    request = urllib.request.Request(server.endpoint + "/v1/completions", json.dumps(asked | (body or {})).encode(), headers)
+    asked = {"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+    data = json.dumps(asked | {"stream": stream} | (body or {})).encode()
+    headers = {f"X-Siltstone-{name}-Version": text for name, text in needs.items()}
+    headers["Content-Type"] = "application/json"
+    request = urllib.request.Request(server.endpoint + "/v1/completions", data, headers)
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:
             status, text = answer.status, answer.read().decode()
@@ -108,11 +110,14 @@ def test_a_server_follows_by_itself_and_requests_name_versions(tmp_path):
         assert not clients.failures and len(clients.answers) > UPDATES
         for status, (first, last), exact, text in clients.answers:
             assert number(first) <= number(last)
-            assert not exact or (first == last == exact["exact"] if status == 200 else "exactly" in text or "moved to" in text)
+            if exact and status == 200:
+                assert first == last == exact["exact"]
+            assert status == 200 or exact and ("exactly" in text or "moved to" in text)
         one_version_alone(server, run)
         status = server.get("/siltstone/status")
         assert status["following"]["failure"] is None and status["weight_version"] == f"main@{UPDATES + 1}"
-        assert [pause["version"] for pause in status["following"]["pauses"]] == [f"main@{i + 1}" for i in range(UPDATES + 1)]
+        versions = [pause["version"] for pause in status["following"]["pauses"]]
+        assert versions == [f"main@{i + 1}" for i in range(UPDATES + 1)]
         assert server.request("POST", "/start_weight_update", {})[0] == 409
         warm = server.complete(PREFIX, 16)["choices"], server.checksums()
     with Vllm(cold(run, status["weight_version"]), *BACKEND, *SIZES) as server:
@@ -171,9 +176,18 @@ def test_no_prefix_of_older_weights_is_used(tmp_path):
             assert tokens == LENGTH - 200 if mode == "keep" else tokens == 200 or mode == "abort"
             if mode == "keep":
                 assert metric(server, "vllm:num_preemptions_total") - preempted == (1 if keep else 2)
+        run.step()
         driver = Server(server.endpoint)
-        driver.update(run.step().version.name)
+        driver.follow(str(run.bucket), interval=0.02, until=7)  # once it is staged
         warm = hits(server)
-        assert driver.version() == "main@7"
+        assert driver.version() == "main@7" and driver.staged("main@7") and not driver.staged("main@6")
     with Vllm(cold(run, "main@7"), *BACKEND, *SIZES) as server:
         assert warm == hits(server)
+
+
+@pytest.mark.timeout(600)
+def test_a_server_that_cannot_do_what_it_is_told_does_not_start(tmp_path):
+    run = Training(tmp_path, "llama")
+    with pytest.raises(RuntimeError, match="SILTSTONE_INTERVAL must be a number of seconds, found 'often'"):
+        with followed(run, INTERVAL="often"):
+            pass

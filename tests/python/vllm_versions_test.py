@@ -4,11 +4,10 @@ import asyncio
 import dataclasses
 import json
 import sys
-import time
-from contextlib import asynccontextmanager
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
+from vllm_standin import App, Engine, ask, asked, case, serving, until
 
 from siltstone.integrations import vllm_follow
 from siltstone.integrations.vllm_update import Stuck, run, steps
@@ -16,166 +15,7 @@ from siltstone.integrations.vllm_versions import Versions
 
 PARTIAL = "Worker failed with error 'its weights hold no version: 3 tensors are neither main@0 nor main@1'"
 UPDATE = ["is_paused", "pause_generation", "reset_prefix_cache", "start_weight_update", "update_weights",
-          "finish_weight_update", "resume_generation"]
-
-
-class Engine:
-    """A client of an engine with one worker, which has staged `staged`. Notes its calls; `failing` names one's error."""
-
-    def __init__(self):
-        self.vllm_config = SimpleNamespace(weight_transfer_config=SimpleNamespace(backend="siltstone"))
-        self.model_config = SimpleNamespace(is_multimodal_model=False)
-        self.calls, self.failing, self.told = [], {}, []
-        self.version = self.staged = self.error = None
-        self.paused = False
-
-    def _called(self, name):
-        self.calls.append(name)
-        if name in self.failing:
-            raise RuntimeError(self.failing[name])
-
-    async def init_weight_transfer_engine(self, request):
-        self._called("init_weight_transfer_engine")
-        self.told.append(request.init_info)
-        self.staged = self.staged or request.init_info["at"]
-
-    async def update_weight_version(self, name):
-        self.version = name
-
-    async def collective_rpc(self, method):
-        assert method == "siltstone_progress"
-        return [{"held": self.version, "staged": self.staged, "staging": True, "error": self.error}]
-
-    async def is_paused(self):
-        self._called("is_paused")
-        return self.paused
-
-    async def pause_generation(self, *, mode, clear_cache):
-        self._called("pause_generation")
-        self.told.append((mode, clear_cache))
-        self.paused = True
-
-    async def resume_generation(self):
-        self._called("resume_generation")
-        self.paused = False
-
-    async def reset_prefix_cache(self, reset_running_requests, reset_connector):
-        self._called("reset_prefix_cache")
-        return reset_running_requests and reset_connector
-
-    async def reset_mm_cache(self):
-        self._called("reset_mm_cache")
-
-    async def reset_encoder_cache(self):
-        self._called("reset_encoder_cache")
-
-    async def start_weight_update(self):
-        self._called("start_weight_update")
-
-    async def update_weights(self, request):
-        assert self.paused
-        self._called("update_weights")
-        self.told.append(request.update_info)
-
-    async def finish_weight_update(self, name):
-        self._called("finish_weight_update")
-        self.version = name or self.version
-
-
-class App:
-    """Answers any route by what `answers` has for it, a list of body chunks or of futures for them."""
-
-    def __init__(self, engine):
-        self.state = SimpleNamespace(engine_client=engine, args=SimpleNamespace(api_server_count=1))
-        self.answers, self.status, self.kind = {}, 200, b"application/json"
-        self.bodies, self.gone = [], asyncio.Event()
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] == "lifespan":
-            for step in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{step}.complete"})
-            return
-        self.bodies.append((await receive())["body"])
-        listening = asyncio.ensure_future(self._listen(receive))
-        chunks = list(self.answers.get(scope["path"], [b"{}"]))
-        for i, chunk in enumerate(chunks):
-            data = await chunk if asyncio.isfuture(chunk) else chunk
-            if i == 0:
-                kind = [(b"content-type", self.kind)]
-                await send({"type": "http.response.start", "status": self.status, "headers": kind})
-            await send({"type": "http.response.body", "body": data, "more_body": i + 1 < len(chunks)})
-        listening.cancel()
-
-    async def _listen(self, receive):
-        if (await receive())["type"] == "http.disconnect":
-            self.gone.set()
-
-
-class Answer:
-    """What a client has got so far."""
-
-    def __init__(self):
-        self.status, self.headers, self.chunks, self.over = None, {}, asyncio.Queue(), False
-
-    async def take(self, message):
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            assert not self.over
-            self.over = not message.get("more_body", False)
-            await self.chunks.put(message["body"])
-
-    @property
-    def versions(self):
-        return tuple(self.headers.get(f"x-siltstone-{name}weight-version") for name in ("first-", ""))
-
-
-def asked(middleware, path="/v1/completions", body=None, method="POST", **needs):
-    """(answer that fills, task of the request); needs: min or exact."""
-    answer, sent = Answer(), [{"type": "http.request", "body": json.dumps(body or {}).encode()}]
-    headers = [(f"x-siltstone-{name}-version".encode(), value.encode()) for name, value in needs.items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": headers}
-
-    async def receive():
-        return sent.pop() if sent else await asyncio.Future()
-
-    return answer, asyncio.ensure_future(middleware(scope, receive, answer.take))
-
-
-async def ask(middleware, *arguments, **named):
-    answer, task = asked(middleware, *arguments, **named)
-    await asyncio.wait_for(task, 30)
-    return answer
-
-
-async def until(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.001)
-
-
-@asynccontextmanager
-async def serving(middleware):
-    """Around the time between startup and shutdown; gives what the server was told."""
-    told, stop = [], asyncio.Event()
-    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-
-    async def receive():
-        if len(messages) == 1:
-            await stop.wait()
-        return messages.pop(0)
-
-    async def send(message):
-        told.append(message)
-
-    task = asyncio.ensure_future(middleware({"type": "lifespan", "app": middleware.app}, receive, send))
-    await until(lambda: told)
-    yield told
-    stop.set()
-    await asyncio.wait_for(task, 30)
+          "finish_weight_update", "resume_generation"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -197,22 +37,6 @@ def alone(environment):
     """A server that a driver moves."""
     environment.delenv("SILTSTONE_BUCKET")
     environment.delenv("SILTSTONE_AT")
-
-
-def case(test):
-    """A test that is a coroutine, over a middleware that serves."""
-
-    def wrapped():
-        async def live():
-            engine = Engine()
-            middleware = Versions(App(engine))
-            async with serving(middleware):
-                await test(middleware, engine)
-
-        asyncio.run(live())
-
-    wrapped.__name__ = test.__name__
-    return wrapped
 
 
 async def attached(middleware):
@@ -320,6 +144,13 @@ async def test_partial_weights_are_not_served(middleware, engine):
     assert (await ask(middleware, min="main@0")).status == 503
     repaired = await ask(middleware, "/update_weights", {"update_info": {"version": "main@1"}})
     assert repaired.status == 200 and middleware.held.name == "main@1"
+    assert (await ask(middleware, "/health", method="GET")).status == 503  # it is paused still
+    engine.failing.clear()
+    engine.paused = False
+    await ask(middleware, "/resume")
+    assert (await ask(middleware, "/health", method="GET")).status == 200
+    engine.staged = "main@2"
+    await until(lambda: middleware.held.name == "main@2")
 
 
 @case
@@ -461,7 +292,9 @@ def test_a_server_that_cannot_do_what_it_is_told_does_not_start(environment, var
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("wrong, told", [("backend", "--weight-transfer-config"), ("processes", "--api-server-count 1")])
+@pytest.mark.parametrize(
+    "wrong, told", [("backend", "--weight-transfer-config"), ("processes", "--api-server-count 1")]
+)
 def test_a_server_that_was_started_otherwise_does_not_start(wrong, told):
     async def test():
         app = App(Engine())
@@ -477,7 +310,8 @@ def test_a_server_that_was_started_otherwise_does_not_start(wrong, told):
 
 def test_settings_have_defaults():
     assert vllm_follow.Settings.of({}) == vllm_follow.Settings()
-    told = {"SILTSTONE_BUCKET": "s3://b", "SILTSTONE_AT": "x@3", "SILTSTONE_BRANCH": "x", "SILTSTONE_PAUSE_MODE": "wait"}
+    told = {"BUCKET": "s3://b", "AT": "x@3", "BRANCH": "x", "PAUSE_MODE": "wait"}
+    told = {f"SILTSTONE_{name}": value for name, value in told.items()}
     assert vllm_follow.Settings.of(told) == vllm_follow.Settings("s3://b", "x@3", "x", pause_mode="wait")
 
 

@@ -192,7 +192,9 @@ def main(arguments=None) -> None:
         prog="python -m siltstone.integrations.vllm",
         description="Keep a running vLLM server at the newest version of a branch.",
     )
-    parser.add_argument("server", help="http://host:8000 of a server with --weight-transfer-config '{\"backend\": \"siltstone\"}'")
+    parser.add_argument(
+        "server", help="http://host:8000 of a server with --weight-transfer-config '{\"backend\": \"siltstone\"}'"
+    )
     parser.add_argument("bucket", help="as for every command of siltstone; seen from the server")
     parser.add_argument("at", help="the version that the server's model is, such as main@7")
     parser.add_argument("--branch", default="main")

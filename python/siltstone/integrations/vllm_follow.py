@@ -53,7 +53,9 @@ class Settings:
         settings = cls(**told)
         checked_pause_mode(settings.pause_mode)
         if (settings.bucket is None) != (settings.at is None):
-            raise InvalidArgument("SILTSTONE_BUCKET and SILTSTONE_AT come together: what to follow, and where the model stands")
+            raise InvalidArgument(
+                "SILTSTONE_BUCKET and SILTSTONE_AT come together: what to follow, and which version the model is"
+            )
         return settings
 
 
@@ -150,13 +152,19 @@ class Follower:
         }
 
     async def run(self) -> None:
-        """Until it is cancelled, or stuck."""
-        while self.stuck is None:
-            try:
-                await (self._look() if self._attached else self._attach())
-            except Exception as error:
-                self._failed("look", error)
+        """Until it is cancelled."""
+        while True:
+            if self.stuck is None:
+                try:
+                    await (self._look() if self._attached else self._attach())
+                except Exception as error:
+                    self._failed("look", error)
             await asyncio.sleep(self.settings.interval / 4)
+
+    def resumed(self) -> None:
+        """Somebody resumed the server; if it was repaired before, it is followed again."""
+        if self._held.version is not None:
+            self.stuck = None
 
     async def _attach(self):
         if self._too_early("attach"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from siltstone._version_needs import FIRST, HELD, VersionNeeds, parse_version, version_name
 from siltstone.errors import InvalidArgument
@@ -27,7 +28,8 @@ class Held:
         """Of an answer that was begun under version `first`; default: the one held."""
         if self.name is None:
             return []
-        return [(name.lower().encode(), value.encode()) for name, value in ((HELD, self.name), (FIRST, first or self.name))]
+        told = {HELD: self.name, FIRST: first or self.name}
+        return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
     def move(self, name: str | None) -> None:
         """A name that is no version's stands for weights that nothing is known of."""
@@ -53,7 +55,6 @@ class Held:
             while not needs.reached(self.version):
                 await self._changed.wait()
 
-        try:
-            await asyncio.wait_for(reached(), seconds)
-        except asyncio.TimeoutError:
-            pass  # who checks the needs says so
+        if not needs.reached(self.version):
+            with contextlib.suppress(asyncio.TimeoutError):  # who checks the needs says so
+                await asyncio.wait_for(reached(), seconds)

@@ -16,7 +16,7 @@ UNHELD = "hold no version"  # what a worker says if its weights are partial
 
 
 class Stuck(siltstone.Error):
-    """Workers could neither take a version nor go back: the server stays paused, for it has no weights to answer with."""
+    """Workers could neither take a version nor go back: the server, without weights to answer with, stays paused."""
 
 
 def checked_pause_mode(mode: str) -> str:

@@ -112,7 +112,8 @@ class Versions:
             return await self._watch(scope, receive, send, MOVING[path])
         if method == "POST" and path in PAUSING and self.follower is not None:
             async with self.follower.lock:  # a resume must not come into an update
-                return await self.app(scope, receive, send)
+                await self.app(scope, receive, send)
+            return self.follower.resumed() if path == "/resume" else None
         await self._ask(scope, receive, send)
 
     def status(self) -> dict:
