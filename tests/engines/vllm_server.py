@@ -16,6 +16,7 @@ from servers.server import free_ports
 
 START_SECONDS = 280
 BACKEND = ("--weight-transfer-config", '{"backend": "siltstone"}')
+MIDDLEWARE = ("--middleware", "siltstone.integrations.vllm_versions.Versions")
 
 # Small: no compiling, no warm-up, 64 MiB for keys and values.
 FLAGS = (
@@ -36,8 +37,8 @@ SETTINGS = {
 class Vllm:
     """One server in a session of its own; everything in it is ended with it."""
 
-    def __init__(self, model, *flags):
-        self.model, self.flags = str(model), flags
+    def __init__(self, model, *flags, **environment):
+        self.model, self.flags, self.environment = str(model), flags, environment
         self.process = None
 
     def __enter__(self):
@@ -51,7 +52,7 @@ class Vllm:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder.name, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env=os.environ | SETTINGS | {"TMPDIR": self.folder.name},
+                start_new_session=True, env=os.environ | SETTINGS | {"TMPDIR": self.folder.name} | self.environment,
             )  # fmt: skip
         until = time.monotonic() + START_SECONDS
         while not self.healthy():
@@ -95,6 +96,11 @@ class Vllm:
     def post(self, path, body=None):
         status, answer = self.request("POST", path, body)
         assert status == 200, f"POST {path} answered {status}: {answer}"
+        return answer
+
+    def get(self, path):
+        status, answer = self.request("GET", path)
+        assert status == 200, f"GET {path} answered {status}: {answer}"
         return answer
 
     def complete(self, prompt, tokens=8):

@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused_and_the_server_goes_on(tmp_path, ranks):
             driver.update(second)
         after = server.complete([1, 2, 3]), server.checksums()
         assert after[0]["choices"] == before[0]["choices"] and after[1] == before[1]
-        assert driver.version() == "default"
+        assert driver.version() == "main@0"
         driver.update(first)
         assert driver.version() == first and server.checksums() != before[1]
 

@@ -20,6 +20,7 @@ from small_models import Run, cold, logits  # noqa: E402 - it imports what may b
 from transformers import LlamaForCausalLM  # noqa: E402
 
 from siltstone import serving  # noqa: E402
+from siltstone._version_needs import parse_version  # noqa: E402
 from siltstone.integrations import vllm  # noqa: E402
 
 PROMPT = [3, 14, 15, 9, 26]
@@ -276,6 +277,7 @@ def test_an_answer_across_an_update_names_the_first_and_the_last_version(run, en
     moved()
     _, done, headers = answer()
     assert (done["first_weight_version"], done["weight_version"]) == ("main@0", "main@1")
+    assert headers["X-Siltstone-First-Weight-Version"] == "main@0"
     assert headers["X-Siltstone-Weight-Version"] == "main@1"
     assert done["choices"][0]["token_ids"] == under_two(run, 3, 6)
 
@@ -403,7 +405,7 @@ def test_it_follows_by_itself_while_many_generate(run, backend):
         thread.start()
     for _ in range(3 if backend is None else 2):
         name = run.publish()
-        seen = engine.generate(PROMPT, serving.Sampling(1, 0), serving.VersionNeeds(serving.engine.parse_version(name)))
+        seen = engine.generate(PROMPT, serving.Sampling(1, 0), serving.VersionNeeds(parse_version(name)))
         assert seen.versions == [name]
     stop.set()
     for thread in threads:

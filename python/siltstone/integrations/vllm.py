@@ -8,6 +8,7 @@ routes drive it: `/init_weight_transfer_engine` names the bucket and the version
 
     python -m siltstone.integrations.vllm http://localhost:8000 /data/bucket main@7
 
+A server needs no driver if it is started with `--middleware siltstone.integrations.vllm_versions.Versions`.
 docs/guides/vllm.md says what runs when.
 """
 
@@ -18,14 +19,21 @@ import json
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import siltstone
 from siltstone._program import failures_told
-from siltstone.errors import InvalidArgument, Unavailable
+from siltstone.errors import Unavailable
+
+from .vllm_update import PAUSE_MODES, Stuck, checked_pause_mode, run, steps
+from .vllm_worker import PROGRESS
+
+__all__ = ["BACKEND", "Refused", "Server", "Stuck", "register"]
 
 BACKEND = "siltstone"
+STAGED_POLL = 0.05  # seconds between questions to workers that stage
+MOST_CHARACTERS = 16000  # of an error's text; what a worker says stands at its end
 
 
 def register() -> None:
@@ -37,29 +45,27 @@ def register() -> None:
         return
     if BACKEND not in factory._registry:
         factory.register_engine(BACKEND, "siltstone.integrations.vllm_engine", "SiltstoneEngine")
-    from . import vllm_cpu
+    from . import vllm_cpu, vllm_worker
 
+    vllm_worker.register()
     vllm_cpu.keep_plain_weights(BACKEND)
 
 
 class Refused(siltstone.Error):
-    """The server answered with an error; the message has what it said."""
+    """The server answered with an error; the message has what it said, `status` its number."""
+
+    def __init__(self, message: str, status: int = 500):
+        super().__init__(message)
+        self.status = status
 
 
-class Server:
-    """The weight-update routes of one vLLM server, each answer checked.
+class _Routes:
+    """The routes of a server, each answer checked; what `vllm_update.steps` names are methods."""
 
-    url          "http://host:8000"; the server needs VLLM_SERVER_DEV_MODE=1
-    pause_mode   "keep": requests in flight go on under the new weights with the keys and values they have; "wait":
-                 they end first; "abort": they end at once
-    """
+    def __init__(self, url, timeout, multimodal):
+        self.url, self.timeout, self.multimodal = url, timeout, multimodal
 
-    def __init__(self, url: str, *, pause_mode: str = "keep", timeout: float = 600.0):
-        if pause_mode not in ("keep", "wait", "abort"):
-            raise InvalidArgument(f"pause_mode must be keep, wait or abort, found {pause_mode!r}")
-        self.url, self.pause_mode, self.timeout = url.rstrip("/"), pause_mode, timeout
-
-    def _call(self, route, body=None, method="POST"):
+    def call(self, route, body=None, method="POST"):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self.url + route, data=data, method=method, headers={"Content-Type": "application/json"}
@@ -68,61 +74,112 @@ class Server:
             with urllib.request.urlopen(request, timeout=self.timeout) as reply:
                 text = reply.read()
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:2000]
+            said = error.read().decode(errors="replace")[:MOST_CHARACTERS]
             hint = "; start the server with VLLM_SERVER_DEV_MODE=1" if error.code == 404 else ""
-            raise Refused(f"{method} {self.url}{route} answered {error.code}: {said}{hint}") from None
+            raise Refused(f"{method} {self.url}{route} answered {error.code}: {said}{hint}", error.code) from None
         except OSError as error:
             raise Unavailable(f"{method} {self.url}{route}: {error}") from None
         return json.loads(text) if text.strip() else None
 
+    def call_if_there(self, route, body=None):
+        """None of a server that has no such route."""
+        try:
+            return self.call(route, body)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+        return None
+
+    def pause(self, mode, keep_caches=False):
+        self.call(f"/pause?mode={mode}" + ("&clear_cache=false" if keep_caches else ""))
+
+    def reset_caches(self):
+        answer = self.call_if_there("/reset_prefix_cache?reset_running_requests=true&reset_external=true")
+        if answer is not None and answer.get("success") is not True:
+            raise Refused(f"{self.url} could not reset its prefix cache: {answer}")
+        if self.multimodal:
+            self.call("/reset_mm_cache")
+            self.call("/reset_encoder_cache")
+
+    def start(self):
+        self.call("/start_weight_update", {"is_checkpoint_format": False})
+
+    def update(self, version):
+        self.call("/update_weights", {"update_info": {"version": version}})
+
+    def finish(self, version):
+        self.call("/finish_weight_update", {} if version is None else {"weight_version": version})
+
+    def resume(self):
+        self.call("/resume")
+
+
+class Server:
+    """The weight-update routes of one vLLM server, each answer checked.
+
+    url          "http://host:8000"; the server needs VLLM_SERVER_DEV_MODE=1
+    pause_mode   what becomes of requests in flight. "keep": they are frozen and go on under the new weights; "wait":
+                 they end first; "abort": they end at once
+    keep_caches  leave what older weights computed where it is: kept requests go on with the keys and values they
+                 have, and new ones that begin alike take those too. Default: kept requests compute them anew
+    multimodal   reset the caches of the encoders too, by requests of their own. vLLM 0.32 does so when it pauses
+    """
+
+    def __init__(self, url: str, *, pause_mode: str = "keep", keep_caches: bool = False, multimodal: bool = False,
+                 timeout: float = 600.0):
+        self.url, self.pause_mode, self.keep_caches = url.rstrip("/"), checked_pause_mode(pause_mode), keep_caches
+        self._routes = _Routes(self.url, timeout, multimodal)
+
     def attach(self, bucket: str, at: str, *, branch: str = "main", **options: Any) -> None:
         """Tell every worker which bucket to follow and which version it holds. Raises what they refuse."""
-        self._call("/init_weight_transfer_engine", {"init_info": {"bucket": bucket, "at": at, "branch": branch, **options}})
+        told = {"bucket": bucket, "at": at, "branch": branch, **options}
+        self._routes.call("/init_weight_transfer_engine", {"init_info": told})
+        self._routes.call_if_there("/update_weight_version", {"new_version": at})  # since 0.27
 
     @contextmanager
     def paused(self):
         """Around a body during which the server generates nothing; it resumes also if the body fails."""
-        self._call(f"/pause?mode={self.pause_mode}")
+        self._routes.pause(self.pause_mode, self.keep_caches)
         try:
             yield
         finally:
-            self._call("/resume")
+            self._routes.resume()
 
     def update(self, version: str) -> float:
         """Move the server to a version ("main@8"); returns for how many seconds it was paused.
 
-        If the workers refuse, they hold the version they held before and the server goes on with it.
+        If the workers refuse, they hold the version they held before and the server goes on with it. Raises Stuck,
+        and leaves the server paused, if they say that they hold none.
         """
-        begin = time.monotonic()
-        with self.paused():
-            try:
-                self._call("/start_weight_update", {"is_checkpoint_format": False})
-                self._call("/update_weights", {"update_info": {"version": version}})
-            except siltstone.Error:
-                with suppress(siltstone.Error):  # ends what is open, here or since a driver died; newer servers do it
-                    self._call("/finish_weight_update", {})
-                raise
-            self._call("/finish_weight_update", {"weight_version": version})
-        return time.monotonic() - begin
+        return run(steps(version, self.pause_mode, self.keep_caches), self._routes)
 
     def version(self) -> str:
-        """What the server says its weights are: a version's name after the first update."""
-        return self._call("/weight_info", method="GET")["weight_version"]
+        """What the server says its weights are: a version's name after `attach` and updates."""
+        return self._routes.call("/weight_info", method="GET")["weight_version"]
+
+    def staged(self, version: str) -> bool:
+        """Whether an update to a version would find it staged, or cannot hope to."""
+        told = self._routes.call_if_there("/collective_rpc", {"method": PROGRESS})
+        workers = [] if told is None else told["results"]
+        return all(worker["staged"] == version or worker["error"] or not worker["staging"] for worker in workers)
 
     def follow(self, bucket: str, *, branch: str = "main", interval: float = 1.0, until: int | None = None,
                on_version=None) -> None:
-        """Move the server to every new head of a branch, for ever or up to a sequence number."""
+        """Move the server to every new head of a branch once its workers have it staged, for ever or up to a
+        sequence number."""
         repository = siltstone.open(bucket)
         held = None
         while until is None or held is None or held.seq < until:
             head = repository.head(branch)
-            if held is None or head != held:
+            if held is not None and head == held:
+                time.sleep(interval)
+            elif not self.staged(head.name):
+                time.sleep(min(interval, STAGED_POLL))
+            else:
                 seconds = self.update(head.name)
                 held = head
                 if on_version is not None:
                     on_version(head, seconds)
-            else:
-                time.sleep(interval)
 
 
 def main(arguments=None) -> None:
@@ -130,20 +187,23 @@ def main(arguments=None) -> None:
         prog="python -m siltstone.integrations.vllm",
         description="Keep a running vLLM server at the newest version of a branch.",
     )
-    parser.add_argument("server", help="http://host:8000 of a server with --weight-transfer-config '{\"backend\": \"siltstone\"}'")
+    parser.add_argument(
+        "server", help="http://host:8000 of a server with --weight-transfer-config '{\"backend\": \"siltstone\"}'"
+    )
     parser.add_argument("bucket", help="as for every command of siltstone; seen from the server")
     parser.add_argument("at", help="the version that the server's model is, such as main@7")
     parser.add_argument("--branch", default="main")
-    parser.add_argument("--pause-mode", default="keep", choices=("keep", "wait", "abort"))
+    parser.add_argument("--pause-mode", default="keep", choices=PAUSE_MODES)
+    parser.add_argument("--keep-caches", action="store_true", help="go on with keys and values of older weights")
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks at the branch")
     given = parser.parse_args(arguments)
-    server = Server(given.server, pause_mode=given.pause_mode)
 
     def tell(version, seconds):
         print(f"{version.name}: paused for {seconds * 1e3:.0f} ms", flush=True)
 
     with failures_told():
-        server.attach(given.bucket, given.at, branch=given.branch)
+        server = Server(given.server, pause_mode=given.pause_mode, keep_caches=given.keep_caches)
+        server.attach(given.bucket, given.at, branch=given.branch, interval=given.interval)
         server.follow(given.bucket, branch=given.branch, interval=given.interval, on_version=tell)
 
 

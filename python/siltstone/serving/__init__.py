@@ -10,7 +10,9 @@ one request is computed at a time; there is no batching, no prefix cache, no use
 docs/guides/serving.md has the routes.
 """
 
-from .engine import Completion, Engine, NotHeld, NotReached, Sampling, VersionNeeds
+from siltstone._version_needs import NotHeld, NotReached, VersionNeeds
+
+from .engine import Completion, Engine, Sampling
 from .gate import Gate
 from .server import Server
 

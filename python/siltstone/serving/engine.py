@@ -13,55 +13,12 @@ import torch
 
 import siltstone
 from siltstone import engine
-from siltstone.errors import Conflict, InvalidArgument, Mismatch, Unavailable
+from siltstone._version_needs import VersionNeeds, version_name
+from siltstone.errors import Conflict, InvalidArgument, Mismatch
 
 from .gate import Aborted, Gate
 
 GIB = engine.GIB
-
-
-class NotReached(Unavailable):
-    """The weights are older than a request needs, and did not get there in time."""
-
-
-class NotHeld(Mismatch):
-    """The weights are not the version that a request asks for."""
-
-
-def parse_version(text: str) -> tuple[str, int]:
-    """("main", 12) of "main@12"."""
-    branch, at, seq = text.strip().rpartition("@")
-    if not at or not branch or not (seq.isascii() and seq.isdigit()):
-        raise InvalidArgument(f"a version is written BRANCH@NUMBER, such as main@12; found {text[:80]!r}")
-    return branch, int(seq)
-
-
-@dataclasses.dataclass(frozen=True)
-class VersionNeeds:
-    """What a request needs of the weights: both as ("main", 12), or None.
-
-    at_least  that version of that branch, or a later one
-    exactly   that version, for every token
-    """
-
-    at_least: tuple[str, int] | None = None
-    exactly: tuple[str, int] | None = None
-
-    def reached(self, held: tuple[str, int] | None) -> bool:
-        if self.at_least is None:
-            return True
-        return held is not None and held[0] == self.at_least[0] and held[1] >= self.at_least[1]
-
-    def check(self, held: tuple[str, int] | None) -> None:
-        """Raises NotReached or NotHeld."""
-        if not self.reached(held):
-            raise NotReached(f"the weights are {_name(held)}; at least {_name(self.at_least)} is needed")
-        if self.exactly not in (None, held):
-            raise NotHeld(f"the weights are {_name(held)}; exactly {_name(self.exactly)} is needed")
-
-
-def _name(version):
-    return "of no known version" if version is None else "@".join(map(str, version))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +87,7 @@ class Engine:
     @property
     def version(self) -> str | None:
         """Name of the version that the weights are; None before `attach`."""
-        return None if self._held is None else _name(self._held)
+        return None if self._held is None else version_name(self._held)
 
     def attach(self, bucket: str | os.PathLike | siltstone.Repository, at: str, *, branch: str = "main",
                **options: Any) -> None:

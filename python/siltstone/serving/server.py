@@ -11,23 +11,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import siltstone
-from siltstone.errors import (
-    Conflict,
-    InvalidArgument,
-    Mismatch,
-    NotFound,
-    PermissionDenied,
-    Unavailable,
-    Unsupported,
-)
+from siltstone._version_needs import FIRST, HELD, RETRY_SECONDS, VersionNeeds, error_answer, status_of
+from siltstone.errors import Conflict, InvalidArgument, Unavailable
 
 from . import completions
-from .engine import Engine, NotHeld, VersionNeeds, parse_version
+from .engine import Engine
 
 MOST_BYTES = 16 << 20  # of a request's body
-RETRY_SECONDS = 1  # a request that was refused for its version has waited already
-AT_LEAST, EXACTLY = "X-Siltstone-Min-Version", "X-Siltstone-Exact-Version"
-HELD = "X-Siltstone-Weight-Version"
 
 
 class Server:
@@ -98,14 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refusal(404, f"there is no {self.command} {parts.path}")
             status, answer = 200, route(self)
         except _Refusal as refusal:
-            status, answer = refusal.status, _error(refusal.status, refusal)
+            status, answer = refusal.status, error_answer(refusal.status, refusal)
         except siltstone.Error as error:
             status = status_of(error)
-            answer = _error(status, error)
+            answer = error_answer(status, error)
             if status == 503:
                 headers["Retry-After"] = str(RETRY_SECONDS)
         except Exception as error:
-            status, answer = 500, _error(500, f"{type(error).__name__}: {error}")
+            status, answer = 500, error_answer(500, f"{type(error).__name__}: {error}")
         self._answer(status, answer, headers)
 
     def _read(self):
@@ -131,7 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         if self.engine.version is not None:
-            headers.setdefault(HELD, answer.get("weight_version") or self.engine.version)
+            headers[HELD] = answer.get("weight_version") or self.engine.version
+            headers[FIRST] = answer.get("first_weight_version") or headers[HELD]
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -202,16 +193,12 @@ class _Handler(BaseHTTPRequestHandler):
         return {"status": "ok", "weight_version": self.engine.version}
 
     def completions(self):
-        needs = VersionNeeds(self._version(AT_LEAST), self._version(EXACTLY))
+        needs = VersionNeeds.of(self.headers.get)
         prompt, sampling = completions.read(self.body, self.served.tokenizer)
         done = self.engine.generate(prompt, sampling, needs)
         answer = completions.written(self.body, prompt, done, self.served.tokenizer)
         answer |= {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": self.served.name}
         return answer
-
-    def _version(self, header):
-        text = self.headers.get(header)
-        return None if text is None else parse_version(text)
 
 
 GET = {
@@ -236,25 +223,6 @@ class _Refusal(Exception):
     def __init__(self, status, message):
         super().__init__(message)
         self.status = status
-
-
-STATUSES = (
-    (NotHeld, 412),
-    (InvalidArgument, 400),
-    (PermissionDenied, 403),
-    (NotFound, 404),
-    ((Conflict, Mismatch, Unsupported), 409),
-    (Unavailable, 503),
-)
-
-
-def status_of(error: siltstone.Error) -> int:
-    """The HTTP status that a failure is answered with."""
-    return next((status for kinds, status in STATUSES if isinstance(error, kinds)), 500)
-
-
-def _error(status, error):
-    return {"error": {"message": str(error), "type": type(error).__name__.lstrip("_"), "code": status}}
 
 
 def _object(body, name):
