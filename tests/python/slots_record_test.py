@@ -1,5 +1,7 @@
 """Recording: every pattern of the zoo in every layout, bit for bit against the loader itself."""
 
+import types
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,7 +11,6 @@ import slots_zoo as zoo  # noqa: E402
 
 import siltstone  # noqa: E402
 from siltstone import slots  # noqa: E402
-
 
 every_layout = pytest.mark.parametrize("layout", zoo.LAYOUTS, ids=str)
 
@@ -213,3 +214,42 @@ def test_reshapes_that_trust_strides_are_mapped_by_elements():
             slot_map = slots.record(model, [("w", "F32", (rows, columns))], load)
             expected = torch.arange(16).reshape(rows, columns).t().reshape(16).tolist()
             assert [bits.places(slot_map, "w")[0, i] for i in range(16)] == expected
+
+
+class Experts(torch.nn.Module):
+    """Two of four experts; which ones says a table that the loader reads, in a helper object as vLLM has it."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(2, 6, 4, dtype=torch.bfloat16), requires_grad=False)
+        self.helper = types.SimpleNamespace(table=torch.full((4,), -1, dtype=torch.int32))
+        self.helper.table[first : first + 2] = torch.arange(2, dtype=torch.int32)
+        self.register_buffer("mask", self.helper.table >= 0)
+        self.register_buffer("batches", torch.tensor(7))
+
+    def load_weights(self, weights):
+        for name, w in weights:
+            if name == "batches":
+                self.batches.copy_(w)
+                continue
+            place = self.helper.table[int(name)].item()
+            assert (place >= 0) == self.mask[int(name)].item()
+            if place >= 0:
+                self.weight.data[place].copy_(w)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("find", [slots.record, slots.trace])
+def test_tables_that_a_loader_reads_are_there(find, first):
+    model = Experts(first)
+    catalogue = {f"{i}": ("BF16", (6, 4)) for i in range(4)} | {"batches": ("I64", ())}
+    found = find(model, catalogue, model.load_weights)
+    assert not found.refused and not found.shadows
+    assert found.ignored == {f"{i}" for i in range(4)} - {f"{first}", f"{first + 1}"}
+    for i in range(2):
+        destination, begin, elements = found.contiguous(f"{first + i}")
+        assert found.destinations[destination].parameters == ("weight",) and (begin, elements) == (24 * i, 24)
+    (batches,) = found.of("batches")
+    assert found.destinations[batches.destination].parameters == ("batches",)
+    assert model.helper.table.tolist() == ([-1, -1, 0, 1] if first else [0, 1, -1, -1])
+    assert model.batches.item() == 7

@@ -95,8 +95,8 @@ class HostCopy:
         self.repository = repository
         self.folder = folder
         self._folder = self._core = self._staged = self._target = None
-        where = ranks.all(lambda: _identity(folder))
-        hosts = ranks.gather((where, sorted(names)))
+        hosts = ranks.agree(lambda: (_identity(folder), sorted(names)))
+        where = hosts[ranks.rank][0]
         here = [rank for rank, (other, _) in enumerate(hosts) if other == where]
         self.leader = here[0] == ranks.rank
         self.names = sorted(set().union(*(hosts[rank][1] for rank in here)))
@@ -111,8 +111,7 @@ class HostCopy:
             return self._folder.reserve(self.bytes)
 
         try:
-            path = ranks.all(lambda: reserve() if self.leader else None)
-            self._shared = Path(ranks.gather(str(path))[here[0]])
+            self._shared = ranks.agree(lambda: reserve() if self.leader else None)[here[0]]
             self._memory = ranks.all(lambda: _map(self._shared))
             if self.leader:
                 os.unlink(self._shared)  # it lives as long as it is mapped

@@ -82,26 +82,30 @@ class RankReplica(EngineReplica):
         """
         if repair and self.host is not None:
             raise Unsupported("ranks that share a copy of the weights are not repaired: attach again")
-        named = self.ranks.all(lambda: self.repository.version(ref).name)
-        version = self.repository.version(self.ranks.gather(named)[0])
-        if version == self.version and not repair:
-            return None
         limits = {"threads": threads, "memory_bytes": memory_bytes}
         with self._claimed():
-            staged = self._stage_all(version, ahead, repair, limits)
-            self.ranks.all(lambda: self._check(staged))
+            if ahead is not self._last:
+                ahead = None
+            asked = self.ranks.agree(lambda: (self.repository.version(ref).name, ahead and ahead.target.name))
+            name = asked[0][0]
+            version = self.repository.version(name)
+            if version == self.version and not repair:
+                return None
+            staged = ahead
+            if repair or any(there != name for _, there in asked):
+                staged = self._stage_all(version, repair, limits)
             begin, before = monotonic(), self.version
+            self.ranks.all(lambda: self._check(staged))
             self._write(staged)
             if self._some_reload:
                 self._reload_all(staged, before)
             self._poison = None
             return EngineReport(version, monotonic() - begin, sum(map(len, staged.groups)))
 
-    def _stage_all(self, version, ahead, repair, limits):
+    def _stage_all(self, version, repair, limits):
         if self.host is not None:  # the leaders, before any other rank looks for it
             self.ranks.all(lambda: self._lead(version, limits, None))
-        fits = ahead is not None and ahead is self._last and ahead.target == version and not repair
-        return self.ranks.all(lambda: ahead if fits else self._stage(version, repair, limits, None))
+        return self.ranks.all(lambda: self._stage(version, repair, limits, None))
 
     def _lead(self, version, limits, progress):
         if self.host.leader:
@@ -152,7 +156,7 @@ class RankReplica(EngineReplica):
             self._poisoned("the engine's loader was interrupted")
             raise
         try:
-            self._write(self._stage_all(before, None, False, staged.limits))
+            self._write(self._stage_all(before, False, staged.limits))
             self.ranks.all(lambda: self._reloads.put(staged.groups))
         except Exception as second:
             failed += f"; going back to {before.name} failed: {type(second).__name__}: {second}"
@@ -197,7 +201,7 @@ def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ra
     if reload is None:
         ranks.all(lambda: _refuse({**_refused(maps), **_unbound(binding)}, target.version))
     left_out = ranks.all(lambda: LeftOut(maps, target.digests, target.skipped))
-    parts = set().union(*ranks.gather(_parts(slot_map)))
+    parts = set().union(*ranks.agree(lambda: _parts(slot_map)))
     if host_copy == "never" and (parts or reload is not None):
         raise Unsupported(
             f"ranks hold parts of {len(parts)} tensors, such as '{min(parts)}': what changes there can be decoded from "

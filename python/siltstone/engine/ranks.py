@@ -38,16 +38,27 @@ class Ranks:
     def all(self, call: Callable[[], Any]) -> Any:
         """Runs `call` on every rank. Its result here, if it succeeded everywhere; else raises on every rank: what it
         raised here, or what it raised on the first rank where it failed."""
-        result = failure = None
+        result = None
+
+        def run():
+            nonlocal result
+            result = call()
+
+        self.agree(run)
+        return result
+
+    def agree(self, call: Callable[[], Any]) -> list:
+        """As `all`, but gives what it returned on every rank, by rank."""
+        result = failure = told = None
         try:
             result = call()
         except Exception as error:
-            failure = error
-        told = self.gather(None if failure is None else (getattr(failure, "code", None), f"{failure}"))
+            failure, told = error, (getattr(error, "code", None), f"{error}")
+        everybody = self.gather((told, result))
         if failure is not None:
             raise failure
-        for rank, other in enumerate(told):
+        for rank, (other, _) in enumerate(everybody):
             if other is not None:
                 code, text = other
                 raise BY_CODE.get(code, InternalError if code is None else Error)(f"rank {rank}: {text}")
-        return result
+        return [result for _, result in everybody]

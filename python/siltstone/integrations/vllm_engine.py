@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
+from types import SimpleNamespace
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -60,6 +61,9 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
     version: str
     repair: bool = False
+
+
+FAILED = SimpleNamespace(update_kind="dense")  # an update that could not be parsed; 0.23 and 0.24 look at its kind
 
 
 @contextmanager
@@ -127,7 +131,35 @@ class SiltstoneEngine(WeightTransferEngine):
         self._replica = None
         self._prefetch = None
 
-    def init_transfer_engine(self, init_info: InitInfo) -> None:
+    @cached_property
+    def _ranks(self):
+        return _ranks(self.parallel_config)
+
+    def _told_once(self, call):
+        """What all ranks raise, the last one raises.
+
+        vLLM's executor reads the answers of its workers up to the first error, and takes those behind it for
+        answers to its next call.
+        """
+        try:
+            return call()
+        except Exception:
+            if self._ranks is None or self._ranks.rank + 1 == self._ranks.size:
+                raise
+            logger.exception("rank %d failed, as all do: the last one tells", self._ranks.rank)
+            return None
+
+    def parse_init_info(self, init_dict: dict) -> InitInfo | None:
+        return self._told_once(lambda: super(SiltstoneEngine, self).parse_init_info(init_dict))
+
+    def parse_update_info(self, update_dict: dict) -> UpdateInfo | SimpleNamespace:
+        return self._told_once(lambda: super(SiltstoneEngine, self).parse_update_info(update_dict)) or FAILED
+
+    def init_transfer_engine(self, init_info: InitInfo | None) -> None:
+        if init_info is not None:
+            self._told_once(lambda: self._init(init_info))
+
+    def _init(self, init_info):
         if init_info.refused not in ("refuse", "reload"):
             raise InvalidArgument(f"refused must be refuse or reload, found {init_info.refused!r}")
         self.shutdown()
@@ -145,7 +177,7 @@ class SiltstoneEngine(WeightTransferEngine):
             reload = _layerwise_reload(model, getattr(self, "vllm_config", None))
         try:
             return engine.attach(
-                siltstone.open(init_info.bucket),
+                (self._ranks or engine.Ranks()).all(lambda: siltstone.open(init_info.bucket)),
                 model,
                 partial(vllm_cpu.load, model),
                 init_info.at,
@@ -153,7 +185,7 @@ class SiltstoneEngine(WeightTransferEngine):
                 reload=reload,
                 unloadable=lambda slot_map: vllm_cpu.unloadable(slot_map, model),
                 skipped=init_info.skipped,
-                ranks=_ranks(self.parallel_config),
+                ranks=self._ranks,
                 host_copy=init_info.host_copy,
                 host_folder=init_info.host_folder,
                 memory_bytes=init_info.memory_bytes,
@@ -171,7 +203,11 @@ class SiltstoneEngine(WeightTransferEngine):
             update_info = self.parse_update_info(update_info)
         self.receive_weights(update_info)
 
-    def receive_weights(self, update_info: UpdateInfo, load_weights=None) -> None:
+    def receive_weights(self, update_info: UpdateInfo | SimpleNamespace, load_weights=None) -> None:
+        if update_info is not FAILED:
+            self._told_once(lambda: self._update(update_info))
+
+    def _update(self, update_info):
         if self._replica is None:
             raise Mismatch("this worker follows no bucket yet: call /init_weight_transfer_engine first")
         move = self._replica.update if self._prefetch is None else self._prefetch.commit

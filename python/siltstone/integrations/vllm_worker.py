@@ -8,14 +8,15 @@ PROGRESS = "siltstone_progress"  # a method of every worker, for `collective_rpc
 def progress(worker) -> dict:
     """How far a worker is, between two steps of generation.
 
-    held     name of the version that its weights are; None if it was not attached
+    held     name of the version that its weights are; None if they are none's, or it was not attached
     staged   name of the version that an update takes at once: one that is ready, or the one it holds
     staging  whether it stages versions ahead
     error    why it could not, last time; None if it could
     """
     engine = getattr(worker, "weight_transfer_engine", None)
     replica, prefetch = (getattr(engine, name, None) for name in ("_replica", "_prefetch"))
-    held = None if replica is None else replica.version.name
+    version = None if replica is None else replica.version
+    held = None if version is None else version.name
     ready = getattr(prefetch, "_staged", None)
     error = getattr(prefetch, "error", None)
     return {

@@ -1,8 +1,9 @@
 """The live model, set aside while a loader runs: nothing of it is read or written, all of it comes back.
 
 Every tensor that hangs on the model points at scratch memory of equal size, shape and strides: anonymous
-pages that read as zeros and cost nothing until something writes to them. Rebinding an attribute, replacing a
-Parameter, filling a list: all undone at the end, one level into containers. Generation must be paused.
+pages that read as zeros and cost nothing until something writes to them. What loaders look places up in, integers
+that are no parameters (which expert is whose), is there as a copy. Rebinding an attribute, replacing a Parameter,
+filling a list: all undone at the end, one level into containers. Generation must be paused.
 """
 
 import collections
@@ -158,6 +159,7 @@ class Aside:
         scratch = _scratch([storage.nbytes() for storage in storages.values()])
         self.scratch = dict(zip(storages, scratch, strict=True))
         self.numbers = {self.scratch[key]._cdata: number for key, number in self._live.items()}
+        self._copies = self._copy_tables(tensors.values())
         self._swapped = []  # (tensor, its live data, its scratch data)
         try:
             with torch.no_grad():
@@ -168,13 +170,38 @@ class Aside:
             raise
         return self
 
+    def _copy_tables(self, tensors):
+        """Fills the scratch of integers that are no parameters; {storage key: its bytes}."""
+        weights = {storage_key(p) for _, p in self._model.named_parameters(remove_duplicate=False) if is_plain(p)}
+        tables = {
+            storage_key(t): t
+            for t in tensors
+            if not t.dtype.is_floating_point and not t.dtype.is_complex and storage_key(t) not in weights
+        }
+        copies = {}
+        for key, tensor in tables.items():
+            live = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+            _bytes_of(self.scratch[key]).copy_(live)
+            copies[self.scratch[key]._cdata] = _bytes_of(self.scratch[key]).clone()
+        return copies
+
     def changed(self):
-        """Numbers of the destinations whose scratch is not zero any more: something wrote to it."""
+        """Numbers of the destinations whose scratch is not what it was: something wrote to it."""
         out = set()
         for storage in self.scratch.values():
-            if storage._cdata in self.numbers and torch.empty(0, dtype=torch.uint8).set_(storage).any():
-                out.add(self.numbers[storage._cdata])
+            if storage._cdata in self.numbers:
+                written = not self._is_as_copied(storage) if storage._cdata in self._copies else _bytes_of(storage).any()
+                if written:
+                    out.add(self.numbers[storage._cdata])
         return out
+
+    def untouched_tables(self):
+        """Numbers of the destinations that hold what was copied into them."""
+        copied = (storage for storage in self.scratch.values() if storage._cdata in self._copies)
+        return {self.numbers.get(storage._cdata) for storage in copied if self._is_as_copied(storage)}
+
+    def _is_as_copied(self, storage):
+        return torch.equal(_bytes_of(storage), self._copies[storage._cdata])
 
     def watch(self, labels):
         """A function that tells which of a few tensors are not their scratch now, or have made room for others."""
@@ -221,6 +248,10 @@ class Aside:
                     failures.append(f"'{self._labels[id(tensor)]}': {error}")
         if failures:
             raise InternalError(f"parameters could not be restored after running the loader: {failures[0]}")
+
+
+def _bytes_of(storage):
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
 def _same_memory(tensor, aside):

@@ -159,7 +159,7 @@ class _Tracer:
                 yield last, value_of(last)
             ended = True
 
-        with Aside(self._model), torch.no_grad():
+        with Aside(self._model) as aside, torch.no_grad():
             try:
                 self._load(feed())
                 if self._finish is not None:
@@ -168,7 +168,9 @@ class _Tracer:
                 name = None if ended else last
                 raise _Failed(name, f"{type(error).__name__}: {error}") from error
             named = dict(named_tensors(self._model))
-            return {i: self._read(named, self.destinations[i], raw) for i in self._scope}
+            tables = aside.untouched_tables()
+            read = {i: self._read(named, self.destinations[i], raw) for i in self._scope}
+            return {i: torch.zeros_like(found) if i in tables else found for i, found in read.items()}
 
     @staticmethod
     def _read(named, destination, raw):
