@@ -1,121 +1,25 @@
 """The engine of vLLM's plug-in in stand-ins for the interfaces of 0.23 and of 0.25, and what older ones are told."""
 
-import abc
-import dataclasses
-import importlib
 import logging
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from types import ModuleType, SimpleNamespace
 
 import engine_test
 import pytest
 import torch
 from engine_test import checkpoint, cold, equal, step
+from vllm_generations import LAYERWISE, PARALLEL, Base23, Base25, Factory, Info, UpdateInfo23, Worker23, Worker25
 
 import siltstone
+from siltstone import slots
 from siltstone.integrations import vllm as plugin
 from siltstone.integrations import vllm_cpu, vllm_interface
 
 GENERATIONS = ["0.23", "0.25"]
-PARALLEL = SimpleNamespace(world_size=1)
-LAYERWISE = []  # models whose parameters a layerwise reload has taken
-
-
-class Base(abc.ABC):
-    def parse_init_info(self, told):
-        return self.init_info_cls(**told)
-
-    def parse_update_info(self, told):
-        return self.update_info_cls(**told)
-
-    init_transfer_engine = receive_weights = shutdown = trainer_send_weights = abc.abstractmethod(lambda self: None)
-
-
-class Base23(Base):
-    def __init__(self, config, parallel_config, model):
-        self.config, self.parallel_config, self.model = config, parallel_config, model
-
-
-class Base25(Base):
-    def __init__(self, config, vllm_config, device, model):
-        self.config, self.vllm_config, self.device, self.model = config, vllm_config, device, model
-        self.parallel_config = vllm_config.parallel_config
-
-    start_weight_update = finish_weight_update = abc.abstractmethod(lambda self: None)
-
-    def update_weights(self, told):
-        raise AssertionError("synchronizes with an accelerator")
-
-
-@dataclasses.dataclass
-class Info:
-    pass
-
-
-@dataclasses.dataclass
-class UpdateInfo23:
-    _: dataclasses.KW_ONLY
-    update_kind: str = "dense"
-    num_updates_list: list | None = None
-
-
-class Factory:
-    def __init__(self):
-        self._registry = {}
-
-    def register_engine(self, name, where, class_name=None):
-        assert name not in self._registry
-        self._registry[name] = where if class_name is None else (where, class_name)
-
-    def create_engine(self, name, *arguments):
-        found = self._registry[name]
-        return (getattr(importlib.import_module(found[0]), found[1]) if isinstance(found, tuple) else found)(*arguments)
-
-
-class Worker23:
-    """The worker has the session, and begins it with a layerwise reload by default."""
-
-    def __init__(self, factory, model):
-        self.model, self.active = model, False
-        self.weight_transfer_engine = factory.create_engine("siltstone", None, PARALLEL, model)
-
-    def init_weight_transfer_engine(self, told):
-        self.weight_transfer_engine.init_transfer_engine(self.weight_transfer_engine.parse_init_info(told))
-
-    def start_weight_update(self, is_checkpoint_format=True):
-        if is_checkpoint_format:
-            LAYERWISE.append(self.model)
-        self.active = True
-
-    def update_weights(self, told):
-        engine = self.weight_transfer_engine
-        info = engine.parse_update_info(told)
-        assert self.active and info.update_kind == "dense"
-        with torch.device("meta"):  # where a worker of another device makes its tensors
-            engine.receive_weights(info, load_weights=self.model.load_weights)
-
-    def finish_weight_update(self):
-        self.active = False
-
-
-class Worker25:
-    """The engine has the session."""
-
-    def __init__(self, factory, model):
-        config = SimpleNamespace(parallel_config=PARALLEL)
-        self.weight_transfer_engine = factory.create_engine("siltstone", None, config, torch.device("cpu"), model)
-
-    init_weight_transfer_engine = Worker23.init_weight_transfer_engine
-
-    def start_weight_update(self):
-        self.weight_transfer_engine.start_weight_update()
-
-    def update_weights(self, told):
-        self.weight_transfer_engine.update_weights(told)
-
-    def finish_weight_update(self):
-        self.weight_transfer_engine.finish_weight_update()
 
 
 @pytest.fixture
@@ -164,7 +68,7 @@ def vllm(stand_in):
         stand_in("vllm.v1.worker.gpu_worker", Worker=worker)
         stand_in("vllm.v1.worker.worker_base", WorkerBase=type("WorkerBase", (), {}))
         stand_in("vllm.model_executor.layers.utils")
-        stand_in("vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method", UnquantizedFusedMoEMethod=Base)
+        stand_in("vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method", UnquantizedFusedMoEMethod=SimpleNamespace)
         plugin.register()
         plugin.register()  # vLLM may call it again
         LAYERWISE.clear()
@@ -226,6 +130,16 @@ def test_what_is_refused_leaves_the_weights(vllm, run, generation):
     assert equal(model.bits(), before)
     with pytest.raises(siltstone.InvalidArgument, match="refused must be"):
         worker.init_weight_transfer_engine(told(run, refused="whatever"))
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_the_last_rank_tells_what_all_could_not_parse(vllm, run, generation):
+    worker = vllm(generation)(cold(run.weights[0]))
+    for rank, raises in ((0, False), (1, True)):
+        worker.weight_transfer_engine._ranks = SimpleNamespace(rank=rank, size=2)
+        worker.start_weight_update()
+        with pytest.raises(TypeError, match="colour") if raises else nullcontext():
+            worker.update_weights({"version": "main@1", "colour": "red"})
 
 
 @pytest.mark.parametrize("arguments", [{}, {"is_checkpoint_format": True}, {"is_checkpoint_format": False}])
@@ -387,6 +301,53 @@ def test_experts_that_are_packed_in_another_way_are_refused(experts, kernels):
     """Also those whose words happen to lie where the loader put them."""
     with pytest.raises(siltstone.Unsupported, match="packs the weights of experts for (SGLFusedMOE|none) kernels"):
         experts("0.23", kernels, until_27, packed=False)
+
+
+def test_a_reload_of_experts_is_right_until_0_27(stand_in):
+    method = type("Method", (SimpleNamespace,), {})
+    stand_in("vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method", UnquantizedFusedMoEMethod=method)
+    for how, refused in ((until_27, 0), (since_28, 6)):
+        model = Mixture("vec", how)
+        model.experts.quant_method = method(**how("vec"))
+        catalogue = {name: ("BF16", tuple(tensor.shape)) for name, tensor in mixture(1).items()}
+        recorded = slots.record(model, catalogue, partial(vllm_cpu.load, model))
+        assert len(recorded.slots) >= 6 and len(vllm_cpu.unloadable(recorded, model)) == refused
+
+
+class Routes(BaseHTTPRequestHandler):
+    """A server before 0.27, which tells no version of its weights. Notes what it is asked."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._answer({"/update_weight_version": 404}.get(self.path, 200))
+
+    def do_GET(self):
+        self._answer(404)
+
+    def _answer(self, status):
+        self.server.asked.append(self.path.partition("?")[0].strip("/"))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_driver_does_without_the_routes_of_0_27():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Routes) as http:
+        http.asked = []
+        Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        server = plugin.Server(f"http://127.0.0.1:{http.server_port}")
+        server.attach("/bucket", "main@0")
+        server.update("main@1")
+        with pytest.raises(siltstone.Unsupported, match="DEV_MODE=1, if it is vLLM 0.27 or later"):
+            server.version()
+        http.shutdown()
+    assert http.asked == [
+        "init_weight_transfer_engine", "update_weight_version", "pause", "reset_prefix_cache", "start_weight_update",
+        "update_weights", "finish_weight_update", "resume", "weight_info",
+    ]  # fmt: skip
 
 
 def test_linear_layers_keep_their_weights_and_others_do_not(stand_in, vllm):
