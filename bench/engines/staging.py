@@ -3,9 +3,9 @@
 
 usage: staging.py [--sizes 256 1024 3072] [--budget 128]        sizes and budget in MiB
 
-An engine with fused projections, every third of them transposed, holds a version; a hundredth of its bf16 words changes.
-Prints by how much the process's peak grows while the next version is staged, and how much of that is kept until the
-commit. Each size runs in a process of its own.
+An engine with fused projections, every third of them transposed, holds a version; a hundredth of its bf16 words
+changes. Prints by how much the process's peak grows while the next version is staged, and how much of that is kept
+until the commit. Each size runs in a process of its own.
 """
 
 import argparse

@@ -82,7 +82,7 @@ def test_a_server_takes_versions_while_it_generates(tmp_path, kind, ranks):
 
 @pytest.mark.timeout(600)
 def test_expert_parallel_ranks_take_versions(tmp_path):
-    """vLLM's kernels for CPUs crash at the first request of such a server: parameters are compared, nothing is asked."""
+    """Parameters are compared and nothing is asked: vLLM's kernels for CPUs crash at a request to such a server."""
     run = Training(tmp_path, "qwen3_moe")
     flags = (*BACKEND, "--tensor-parallel-size", "2", "--enable-expert-parallel")
     with Vllm(run.model, *flags) as server:

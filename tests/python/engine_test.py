@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+from engine_weights import bits, step
 
 import siltstone
 from siltstone import engine
@@ -17,16 +18,12 @@ def checkpoint(seed):
     """A decoder's tensors as a trainer publishes them."""
     draw = torch.Generator().manual_seed(seed)
 
-    def bits(*shape):
-        words = torch.randint(-(1 << 15), 1 << 15, shape, generator=draw, dtype=torch.int16)
-        return words.view(torch.bfloat16)
-
-    out = {"embed.weight": bits(VOCABULARY, HIDDEN), "norm.weight": bits(HIDDEN)}
+    out = {"embed.weight": bits(draw, VOCABULARY, HIDDEN), "norm.weight": bits(draw, HIDDEN)}
     for i in range(LAYERS):
-        out |= {f"layers.{i}.{name}.weight": bits(rows, HIDDEN) for name, rows in (("q", 32), ("k", 16), ("v", 16))}
-        out |= {f"layers.{i}.{name}.weight": bits(48, HIDDEN) for name in ("gate", "up")}
+        out |= {f"layers.{i}.{name}.weight": bits(draw, rows, HIDDEN) for name, rows in (("q", 32), ("k", 16), ("v", 16))}
+        out |= {f"layers.{i}.{name}.weight": bits(draw, 48, HIDDEN) for name in ("gate", "up")}
     out["lm_head.weight"] = out["embed.weight"].clone()
-    out["rotary.inv_freq"] = bits(8)
+    out["rotary.inv_freq"] = bits(draw, 8)
     return out
 
 
@@ -68,19 +65,6 @@ def cold(weights):
     return model
 
 
-def step(weights, seed):
-    """One word in twenty takes other bits."""
-    draw = torch.Generator().manual_seed(seed)
-    out = {}
-    for name, tensor in weights.items():
-        words = tensor.view(torch.int16).clone()
-        hit = torch.rand(words.shape, generator=draw) < 0.05
-        words[hit] ^= torch.randint(1, 1 << 15, words.shape, generator=draw, dtype=torch.int16)[hit]
-        out[name] = words.view(torch.bfloat16)
-    out["lm_head.weight"] = out["embed.weight"].clone()
-    return out
-
-
 @pytest.fixture
 def run(tmp_path):
     """A repository with six versions, and their weights."""
@@ -100,7 +84,8 @@ def test_versions_arrive_as_the_loader_would_put_them(run):
     addresses = {name: p.data_ptr() for name, p in model.named_parameters()}
     replica = engine.attach(repository, model, model.load_weights, "main@0", skipped=SKIPPED)
     assert equal(model.bits(), cold(versions[0]).bits()), "attaching changes nothing"
-    assert replica.left_out.tied == {"lm_head.weight": "embed.weight"} and replica.left_out.skipped == {"rotary.inv_freq"}
+    assert replica.left_out.tied == {"lm_head.weight": "embed.weight"}
+    assert replica.left_out.skipped == {"rotary.inv_freq"}
     for seq in (1, 2, 5):
         before = model.bits()
         staged = replica.stage(f"main@{seq}")
@@ -163,7 +148,7 @@ def test_tied_tensors_move_together_or_not_at_all(run):
     untied = step(versions[5], 9)
     untied["lm_head.weight"].view(torch.int16)[0, 0] ^= 1
     repository.publish(untied)
-    with pytest.raises(siltstone.Mismatch, match="'embed.weight' and 'lm_head.weight' are one in the engine and differ in main@6"):
+    with pytest.raises(siltstone.Mismatch, match="'embed.weight' and 'lm_head.weight' are one .* and differ in main@6"):
         replica.stage("main@6")
     replica.update("main@5")
     assert equal(model.bits(), cold(versions[5]).bits())

@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from engine_weights import bits, step
 
 import siltstone
 
@@ -12,35 +13,19 @@ VOCABULARY, PADDED = 38, 48
 LAYERS = 2
 
 
-def _bits(draw, *shape):
-    return torch.randint(-(1 << 15), 1 << 15, shape, generator=draw, dtype=torch.int16).view(BF16)
-
-
 def checkpoint(seed):
     """A decoder's tensors as a trainer publishes them: every second layer has experts."""
     draw = torch.Generator().manual_seed(seed)
-    out = {"embed.weight": _bits(draw, VOCABULARY, HIDDEN), "norm.weight": _bits(draw, HIDDEN)}
+    out = {"embed.weight": bits(draw, VOCABULARY, HIDDEN), "norm.weight": bits(draw, HIDDEN)}
     for i in range(LAYERS):
         at = f"layers.{i}."
-        out |= {at + f"{n}.weight": _bits(draw, heads * HEAD, HIDDEN) for n, heads in zip("qkv", (HEADS, KV_HEADS, KV_HEADS))}
-        out[at + "o.weight"] = _bits(draw, HIDDEN, HEADS * HEAD)
+        for part, heads in zip("qkv", (HEADS, KV_HEADS, KV_HEADS), strict=True):
+            out[f"{at}{part}.weight"] = bits(draw, heads * HEAD, HIDDEN)
+        out[at + "o.weight"] = bits(draw, HIDDEN, HEADS * HEAD)
         for e in [f"experts.{e}." for e in range(EXPERTS)] if i % 2 else [""]:
-            out |= {at + e + f"{name}.weight": _bits(draw, INNER, HIDDEN) for name in ("gate", "up")}
-            out[at + e + "down.weight"] = _bits(draw, HIDDEN, INNER)
+            out |= {at + e + f"{name}.weight": bits(draw, INNER, HIDDEN) for name in ("gate", "up")}
+            out[at + e + "down.weight"] = bits(draw, HIDDEN, INNER)
     out["lm_head.weight"] = out["embed.weight"].clone()  # tied: the loader skips it
-    return out
-
-
-def step(weights, seed):
-    """One word in twenty takes other bits."""
-    draw = torch.Generator().manual_seed(seed)
-    out = {}
-    for name, tensor in weights.items():
-        words = tensor.view(torch.int16).clone()
-        hit = torch.rand(words.shape, generator=draw) < 0.05
-        words[hit] ^= torch.randint(1, 1 << 15, words.shape, generator=draw, dtype=torch.int16)[hit]
-        out[name] = words.view(BF16)
-    out["lm_head.weight"] = out["embed.weight"].clone()
     return out
 
 
@@ -105,21 +90,25 @@ class RankEngine(torch.nn.Module):
                     self._layer(int(layer), part, w, int(parts[1]) if parts else None)
 
     def _layer(self, i, part, w, expert):
-        own = EXPERTS // self.layout.ep
+        own, tp = EXPERTS // self.layout.ep, self.layout.tp
         if expert is not None and expert // own != (self.rank if self.layout.ep > 1 else 0):
             return
-        pick = (lambda p: p.data) if expert is None else (lambda p: p.data[expert % own])
+
+        def parameter(name):
+            whole = getattr(self, f"{i}_{name}").data
+            return whole if expert is None else whole[expert % own]
+
         if part in "qkv":
-            heads = HEADS // self.layout.tp if part == "q" else self.kv
-            shard = self.first if part == "q" else self.first * self.kv * self.layout.tp // max(self.layout.tp, KV_HEADS) // self.kv
-            begin = {"q": 0, "k": HEADS // self.layout.tp, "v": HEADS // self.layout.tp + self.kv}[part] * HEAD
+            heads, replicas = (HEADS // tp, 1) if part == "q" else (self.kv, max(1, tp // KV_HEADS))
+            begin = {"q": 0, "k": HEADS // tp, "v": HEADS // tp + self.kv}[part] * HEAD
             rows = heads * HEAD
-            getattr(self, f"{i}_qkv").data.narrow(0, begin, rows).copy_(w.narrow(0, shard * rows, rows))
+            parameter("qkv").narrow(0, begin, rows).copy_(w.narrow(0, self.first // replicas * rows, rows))
         elif part in ("gate", "up"):
-            rows = INNER // self.layout.tp
-            pick(getattr(self, f"{i}_gate_up")).narrow(0, rows * (part == "up"), rows).copy_(w.narrow(0, self.first * rows, rows))
+            rows = INNER // tp
+            mine = w.narrow(0, self.first * rows, rows)
+            parameter("gate_up").narrow(0, rows * (part == "up"), rows).copy_(mine)
         else:
-            target = pick(getattr(self, f"{i}_{part}"))
+            target = parameter(part)
             target.copy_(w.narrow(1, self.first * target.shape[1], target.shape[1]))
 
     def bits(self):

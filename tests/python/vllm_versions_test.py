@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 from vllm_standin import App, Engine, ask, asked, case, serving, until
 
+from siltstone.errors import InvalidArgument
 from siltstone.integrations import vllm_follow
-from siltstone.integrations.vllm_update import Stuck, run, steps
+from siltstone.integrations.vllm_update import Stuck, attach_steps, run, steps
 from siltstone.integrations.vllm_versions import Versions
 
 PARTIAL = "Worker failed with error 'its weights hold no version: 3 tensors are neither main@0 nor main@1'"
@@ -351,3 +352,22 @@ def test_a_drivers_update_resumes_whatever_fails_unless_weights_are_partial():
     with pytest.raises(Exception, match="no; generation may still be paused: gone"):
         run(steps("main@1", "keep", True), routes)
     assert ("reset_caches",) not in routes.calls
+
+
+def test_attaching_pauses_a_server_only_if_its_weights_are_partial():
+    told = {"bucket": "b", "at": "main@0"}
+    for failing, calls in ((None, []), ("no", []), (PARTIAL, [("pause", "abort", True)])):
+        routes = Routes(**({} if failing is None else {"attach": RuntimeError(failing)}))
+        if failing is None:
+            run(attach_steps(told), routes)
+        else:
+            with pytest.raises(Stuck if calls else RuntimeError, match=failing):
+                run(attach_steps(told), routes)
+        assert routes.calls == [("attach", told), *calls]
+
+
+def test_more_is_told_when_attaching():
+    assert vllm_follow.Settings.of({"SILTSTONE_ATTACH": '{"refused": "reload"}'}).attach == {"refused": "reload"}
+    for text in ("{", "[1]", "reload"):
+        with pytest.raises(InvalidArgument, match="SILTSTONE_ATTACH must be a JSON object"):
+            vllm_follow.Settings.of({"SILTSTONE_ATTACH": text})

@@ -72,8 +72,8 @@ class _Folder:
         except OSError as error:
             raise IOFailure(
                 error.errno,
-                f"{self.path.parent} has no room for a copy of the weights ({size / (1 << 20):.0f} MiB): {error.strerror}; "
-                "name a folder that has, or give the container more shared memory",
+                f"{self.path.parent} has no room for a copy of the weights ({size / (1 << 20):.0f} MiB): "
+                f"{error.strerror}; name a folder that has, or give the container more shared memory",
             ) from None
         return path
 
@@ -154,7 +154,8 @@ class HostCopy:
             unfinished.rename(path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            raise IOFailure(error.errno, f"what {version.name} changes cannot be written to {path}: {error.strerror}") from None
+            what = f"what {version.name} changes cannot be written to {path}: {error.strerror}"
+            raise IOFailure(error.errno, what) from None
         self._staged, self._target, self._next_digests = staged, version, digests
 
     def commit(self):

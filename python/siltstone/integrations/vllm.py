@@ -26,7 +26,7 @@ import siltstone
 from siltstone._program import failures_told
 from siltstone.errors import Unavailable, Unsupported
 
-from .vllm_update import PAUSE_MODES, Stuck, checked_pause_mode, run, steps
+from .vllm_update import PAUSE_MODES, Stuck, attach_steps, checked_pause_mode, run, steps
 from .vllm_worker import PROGRESS
 
 __all__ = ["BACKEND", "Refused", "Server", "Stuck", "register"]
@@ -90,6 +90,10 @@ class _Routes:
                 raise
         return None
 
+    def attach(self, told):
+        self.call("/init_weight_transfer_engine", {"init_info": told})
+        self.call_if_there("/update_weight_version", {"new_version": told["at"]})  # since 0.27
+
     def pause(self, mode, keep_caches=False):
         self.call(f"/pause?mode={mode}" + ("&clear_cache=false" if keep_caches else ""))
 
@@ -131,10 +135,12 @@ class Server:
         self._routes = _Routes(self.url, timeout, multimodal)
 
     def attach(self, bucket: str, at: str, *, branch: str = "main", **options: Any) -> None:
-        """Tell every worker which bucket to follow and which version it holds. Raises what they refuse."""
-        told = {"bucket": bucket, "at": at, "branch": branch, **options}
-        self._routes.call("/init_weight_transfer_engine", {"init_info": told})
-        self._routes.call_if_there("/update_weight_version", {"new_version": at})  # since 0.27
+        """Tell every worker which bucket to follow and which version it holds. Raises what they refuse.
+
+        options: other fields of vllm_engine.InitInfo. With refused="reload" tensors may be loaded: Stuck, and the
+        server paused, if that fails.
+        """
+        run(attach_steps({"bucket": bucket, "at": at, "branch": branch, **options}), self._routes)
 
     @contextmanager
     def paused(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import json
 import logging
 import os
 import time
@@ -15,7 +16,7 @@ from siltstone.errors import InvalidArgument, Unavailable
 
 from .vllm import BACKEND
 from .vllm_held import Held
-from .vllm_update import Stuck, checked_pause_mode, run_async, steps
+from .vllm_update import Stuck, attach_steps, checked_pause_mode, run_async, steps
 from .vllm_worker import PROGRESS
 
 MOST_WAIT = 60.0  # seconds before what failed is tried again
@@ -31,6 +32,7 @@ class Settings:
     branch        of which the newest version is served
     interval      seconds between looks at it
     version_wait  seconds for which a request waits for the version it needs
+    attach        what else `attach` is told (vllm_engine.InitInfo)
     """
 
     bucket: str | None = None
@@ -40,11 +42,12 @@ class Settings:
     pause_mode: str = "keep"
     keep_caches: bool = False
     version_wait: float = 30.0
+    attach: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Raises InvalidArgument, which names the variable."""
-        read = {"interval": _seconds, "version_wait": _seconds, "keep_caches": _flag}
+        read = {"interval": _seconds, "version_wait": _seconds, "keep_caches": _flag, "attach": _options}
         told = {}
         for field in dataclasses.fields(cls):
             variable = f"SILTSTONE_{field.name.upper()}"
@@ -66,6 +69,16 @@ def _seconds(variable, text):
         value = -1.0
     if not 0 < value < float("inf"):
         raise InvalidArgument(f"{variable} must be a number of seconds, found {text!r}")
+    return value
+
+
+def _options(variable, text):
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidArgument(f'{variable} must be a JSON object such as {{"refused": "reload"}}, found {text!r}')
     return value
 
 
@@ -172,7 +185,9 @@ class Follower:
         settings = self.settings
         told = {"bucket": settings.bucket, "at": settings.at, "branch": settings.branch, "interval": settings.interval}
         try:
-            await self._engine.attach(told)
+            await run_async(attach_steps({**settings.attach, **told}), self._engine)
+        except Stuck as error:
+            return self._stick(error)
         except Exception as error:
             return self._failed("attach", error)
         self._attached, self._failure = True, None
@@ -199,9 +214,7 @@ class Follower:
         try:
             seconds = await run_async(steps(version, self.settings.pause_mode, self.settings.keep_caches), self._engine)
         except Stuck as error:
-            self._held.move(None)
-            self.stuck = str(error)
-            log.error("%s", error)
+            self._stick(error)
         except Exception as error:
             self._failed(version, error)
         else:
@@ -209,6 +222,11 @@ class Follower:
             self._updates += 1
             self._pauses.append((version, seconds))
             log.info("the weights are %s; paused for %.1f ms", version, seconds * 1e3)
+
+    def _stick(self, error):
+        self._held.move(None)
+        self.stuck = str(error)
+        log.error("%s", error)
 
     def _too_early(self, doing):
         return self._failure is not None and self._failure.doing == doing and time.monotonic() < self._failure.again_at

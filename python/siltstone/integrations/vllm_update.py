@@ -25,6 +25,17 @@ def checked_pause_mode(mode: str) -> str:
     return mode
 
 
+def attach_steps(told: dict[str, Any]) -> Generator[tuple, Any, None]:
+    """As `steps`. What is told leaves the weights alone, or reloads some: if that leaves none, the server is paused."""
+    try:
+        yield "attach", told
+    except Exception as error:
+        if UNHELD not in str(error):
+            raise
+        yield "pause", "abort", True
+        raise Stuck(f"{error}; the server is paused: start it again, or attach it again and then resume it") from error
+
+
 def steps(version: str, pause_mode: str, keep_caches: bool) -> Generator[tuple, Any, float]:
     """Each a method's name and its arguments; is thrown what the method raised. Gives the seconds of the pause.
 

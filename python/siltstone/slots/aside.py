@@ -190,8 +190,8 @@ class Aside:
         out = set()
         for storage in self.scratch.values():
             if storage._cdata in self.numbers:
-                written = not self._is_as_copied(storage) if storage._cdata in self._copies else _bytes_of(storage).any()
-                if written:
+                copied = storage._cdata in self._copies
+                if not self._is_as_copied(storage) if copied else _bytes_of(storage).any():
                     out.add(self.numbers[storage._cdata])
         return out
 
