@@ -11,7 +11,8 @@ from types import ModuleType, SimpleNamespace
 import engine_test
 import pytest
 import torch
-from engine_test import checkpoint, cold, equal, step
+from engine_test import checkpoint, cold, equal
+from engine_weights import step
 from vllm_generations import LAYERWISE, PARALLEL, Base23, Base25, Factory, Info, UpdateInfo23, Worker23, Worker25
 
 import siltstone
