@@ -54,11 +54,7 @@ def vllm(stand_in):
     def put(generation):
         old = generation == "0.23"
         factory = Factory()
-        worker = type("Worker", (Worker23 if old else Worker25,), {})
-        if old:
-            worker.start_weight_update = lambda self, is_checkpoint_format=True: Worker23.start_weight_update(
-                self, is_checkpoint_format
-            )
+        worker = type("Worker", (Worker23 if old else Worker25,), {})  # its own, as the engine may change it
         stand_in("vllm.distributed.weight_transfer", WeightTransferEngineFactory=factory)
         stand_in(
             "vllm.distributed.weight_transfer.base",

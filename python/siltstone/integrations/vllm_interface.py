@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 
 from siltstone.errors import Unsupported
@@ -26,13 +25,17 @@ def factory():
     return WeightTransferEngineFactory
 
 
+def _engine_begins(base):
+    return hasattr(base.WeightTransferEngine, "start_weight_update")
+
+
 def served() -> bool:
     """Whether the engine fits the interface."""
     try:
-        from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferUpdateInfo
+        from vllm.distributed.weight_transfer import base
     except ImportError:
         return False
-    return hasattr(WeightTransferEngine, "start_weight_update") or hasattr(WeightTransferUpdateInfo, "update_kind")
+    return _engine_begins(base) or hasattr(base.WeightTransferUpdateInfo, "update_kind")
 
 
 def refuse(backend: str) -> None:
@@ -62,11 +65,15 @@ class TooOld:
 
 def begin_in_place(engine: type) -> None:
     """Keeps workers from beginning an update of an engine of this class with a layerwise reload, which takes the
-    parameters away: they do unless who drives them knows better. Idempotent; nothing since 0.25."""
-    from vllm.v1.worker.gpu_worker import Worker
+    parameters away, and is what they do unless the driver says otherwise. Idempotent; nothing since 0.25."""
+    from vllm.distributed.weight_transfer import base
+
+    if _engine_begins(base):
+        return
+    from vllm.v1.worker.gpu_worker import Worker  # of which those of other platforms are made
 
     begin = Worker.start_weight_update
-    if hasattr(begin, "_siltstone") or "is_checkpoint_format" not in inspect.signature(begin).parameters:
+    if hasattr(begin, "_siltstone"):
         return
 
     @functools.wraps(begin)
