@@ -18,7 +18,7 @@ from vllm_generations import LAYERWISE, PARALLEL, Base23, Base25, Factory, Info,
 import siltstone
 from siltstone import slots
 from siltstone.integrations import vllm as plugin
-from siltstone.integrations import vllm_cpu, vllm_interface
+from siltstone.integrations import vllm_cpu, vllm_follow, vllm_interface
 
 GENERATIONS = ["0.23", "0.25"]
 
@@ -309,6 +309,13 @@ def test_a_reload_of_experts_is_right_until_0_27(stand_in):
         catalogue = {name: ("BF16", tuple(tensor.shape)) for name, tensor in mixture(1).items()}
         recorded = slots.record(model, catalogue, partial(vllm_cpu.load, model))
         assert len(recorded.slots) >= 6 and len(vllm_cpu.unloadable(recorded, model)) == refused
+
+
+def test_a_server_before_0_27_does_not_follow_by_itself():
+    config = SimpleNamespace(weight_transfer_config=SimpleNamespace(backend="siltstone"))
+    old = SimpleNamespace(vllm_config=config)
+    assert "since 0.27" in vllm_follow.cannot_follow(old)
+    assert vllm_follow.cannot_follow(SimpleNamespace(update_weight_version=None, **vars(old))) is None
 
 
 class Routes(BaseHTTPRequestHandler):

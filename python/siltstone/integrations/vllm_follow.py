@@ -248,4 +248,6 @@ def cannot_follow(client: Any) -> str | None:
     backend = getattr(getattr(client.vllm_config, "weight_transfer_config", None), "backend", None)
     if backend != BACKEND:
         return f"start it with --weight-transfer-config '{{\"backend\": \"{BACKEND}\"}}'"
+    if not hasattr(client, "update_weight_version"):
+        return "vLLM keeps the version of its weights since 0.27; a driver can move it: siltstone.integrations.vllm"
     return None
