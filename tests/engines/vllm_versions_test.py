@@ -187,7 +187,7 @@ def test_no_prefix_of_older_weights_is_used(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_a_server_that_cannot_do_what_it_is_told_does_not_start(tmp_path):
-    run = Training(tmp_path, "llama")
+    run = Training(tmp_path, "llama", max_position_embeddings=LENGTH)
     with pytest.raises(RuntimeError, match="SILTSTONE_INTERVAL must be a number of seconds, found 'often'"):
         with followed(run, INTERVAL="often"):
             pass
