@@ -17,7 +17,7 @@ from servers.server import free_ports
 
 START_SECONDS = 280
 BACKEND = ("--weight-transfer-config", '{"backend": "siltstone"}')
-MIDDLEWARE = ("--middleware", "siltstone.integrations.vllm_versions.Versions")
+MIDDLEWARE = ("--middleware", "siltstone.integrations.vllm.Versions")
 
 
 def _version():

@@ -18,7 +18,7 @@ from vllm_generations import LAYERWISE, PARALLEL, Base23, Base25, Factory, Info,
 import siltstone
 from siltstone import slots
 from siltstone.integrations import vllm as plugin
-from siltstone.integrations import vllm_cpu, vllm_follow, vllm_interface
+from siltstone.integrations.vllm import cpu, follow, interface
 
 GENERATIONS = ["0.23", "0.25"]
 
@@ -26,7 +26,7 @@ GENERATIONS = ["0.23", "0.25"]
 @pytest.fixture
 def stand_in(monkeypatch):
     """A function that puts modules there which have some things in them."""
-    monkeypatch.delitem(sys.modules, "siltstone.integrations.vllm_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "siltstone.integrations.vllm.engine", raising=False)
 
     def put(name, **things):
         parts = name.split(".")
@@ -44,7 +44,7 @@ def stand_in(monkeypatch):
 
     put("vllm", __version__="0.0")
     yield put
-    sys.modules.pop("siltstone.integrations.vllm_engine", None)
+    sys.modules.pop("siltstone.integrations.vllm.engine", None)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_vllm_without_weight_transfer_goes_on(stand_in, caplog):
     stand_in("vllm", __version__="0.11.0")
     with caplog.at_level(logging.WARNING):
         plugin.register()
-    assert "this is 0.11.0" in caplog.text and not vllm_interface.served()
+    assert "this is 0.11.0" in caplog.text and not interface.served()
 
 
 class Experts(torch.nn.Module):
@@ -204,7 +204,7 @@ class Experts(torch.nn.Module):
 
 
 def pack(weight, kernels):
-    assert kernels in vllm_cpu.PACKED
+    assert kernels in cpu.PACKED
     experts, rows, columns = weight.shape
     return weight.view(experts, rows // 16, 16, columns).transpose(2, 3).contiguous().view(experts, rows, columns)
 
@@ -266,7 +266,7 @@ def experts(stand_in, vllm, tmp_path):
 
     def cold_start(weights, kernels, how, packed=True):
         model = Mixture(kernels, how)
-        vllm_cpu.load(model, weights.items())
+        cpu.load(model, weights.items())
         if packed:
             model.experts.pack()
         return model
@@ -307,15 +307,15 @@ def test_a_reload_of_experts_is_right_until_0_27(stand_in):
         model = Mixture("vec", how)
         model.experts.quant_method = method(**how("vec"))
         catalogue = {name: ("BF16", tuple(tensor.shape)) for name, tensor in mixture(1).items()}
-        recorded = slots.record(model, catalogue, partial(vllm_cpu.load, model))
-        assert len(recorded.slots) >= 6 and len(vllm_cpu.unloadable(recorded, model)) == refused
+        recorded = slots.record(model, catalogue, partial(cpu.load, model))
+        assert len(recorded.slots) >= 6 and len(cpu.unloadable(recorded, model)) == refused
 
 
 def test_a_server_before_0_27_does_not_follow_by_itself():
     config = SimpleNamespace(weight_transfer_config=SimpleNamespace(backend="siltstone"))
     old = SimpleNamespace(vllm_config=config)
-    assert "since 0.27" in vllm_follow.cannot_follow(old)
-    assert vllm_follow.cannot_follow(SimpleNamespace(update_weight_version=None, **vars(old))) is None
+    assert "since 0.27" in follow.cannot_follow(old)
+    assert follow.cannot_follow(SimpleNamespace(update_weight_version=None, **vars(old))) is None
 
 
 class Routes(BaseHTTPRequestHandler):

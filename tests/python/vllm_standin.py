@@ -6,7 +6,7 @@ import time
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-from siltstone.integrations.vllm_versions import Versions
+from siltstone.integrations.vllm.versions import Versions
 
 
 class Engine:

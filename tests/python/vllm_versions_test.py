@@ -10,9 +10,9 @@ import pytest
 from vllm_standin import App, Engine, ask, asked, case, serving, until
 
 from siltstone.errors import InvalidArgument
-from siltstone.integrations import vllm_follow
-from siltstone.integrations.vllm_update import Stuck, attach_steps, run, steps
-from siltstone.integrations.vllm_versions import Versions
+from siltstone.integrations.vllm import follow
+from siltstone.integrations.vllm.update import Stuck, attach_steps, run, steps
+from siltstone.integrations.vllm.versions import Versions
 
 PARTIAL = "Worker failed with error 'its weights hold no version: 3 tensors are neither main@0 nor main@1'"
 UPDATE = ["is_paused", "pause_generation", "reset_prefix_cache", "start_weight_update", "update_weights",
@@ -310,10 +310,10 @@ def test_a_server_that_was_started_otherwise_does_not_start(wrong, told):
 
 
 def test_settings_have_defaults():
-    assert vllm_follow.Settings.of({}) == vllm_follow.Settings()
+    assert follow.Settings.of({}) == follow.Settings()
     told = {"BUCKET": "s3://b", "AT": "x@3", "BRANCH": "x", "PAUSE_MODE": "wait"}
     told = {f"SILTSTONE_{name}": value for name, value in told.items()}
-    assert vllm_follow.Settings.of(told) == vllm_follow.Settings("s3://b", "x@3", "x", pause_mode="wait")
+    assert follow.Settings.of(told) == follow.Settings("s3://b", "x@3", "x", pause_mode="wait")
 
 
 class Routes:
@@ -367,7 +367,7 @@ def test_attaching_pauses_a_server_only_if_its_weights_are_partial():
 
 
 def test_more_is_told_when_attaching():
-    assert vllm_follow.Settings.of({"SILTSTONE_ATTACH": '{"refused": "reload"}'}).attach == {"refused": "reload"}
+    assert follow.Settings.of({"SILTSTONE_ATTACH": '{"refused": "reload"}'}).attach == {"refused": "reload"}
     for text in ("{", "[1]", "reload"):
         with pytest.raises(InvalidArgument, match="SILTSTONE_ATTACH must be a JSON object"):
-            vllm_follow.Settings.of({"SILTSTONE_ATTACH": text})
+            follow.Settings.of({"SILTSTONE_ATTACH": text})

@@ -31,6 +31,12 @@ class Prefetch:
         self._thread.start()
         ends_at_exit(self)
 
+    @property
+    def staged(self) -> _core.Version | None:
+        """The Version that a commit applies at once, or None."""
+        staged = self._staged
+        return None if staged is None else staged.target
+
     def _at_exit(self):
         self.close()
 

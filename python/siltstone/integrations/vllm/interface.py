@@ -12,6 +12,7 @@ import logging
 
 from siltstone.errors import Unsupported
 
+BACKEND = "siltstone"  # what --weight-transfer-config names
 NEEDED = "siltstone updates the weights of vLLM 0.23 and later"
 log = logging.getLogger("vllm.siltstone")  # below vLLM's own, whose settings it has
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from siltstone._version_needs import NotHeld, VersionNeeds, error_answer, status_of, version_name
 
-from .vllm_held import Held
+from .held import Held
 
 
 async def answer_json(send: Any, status: int, body: Any, headers: list[tuple[bytes, bytes]] | None = None) -> None:

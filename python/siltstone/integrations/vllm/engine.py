@@ -19,7 +19,7 @@ import siltstone
 from siltstone import engine
 from siltstone.errors import InvalidArgument, Mismatch, Unsupported
 
-from . import vllm_cpu, vllm_interface
+from . import cpu, interface
 
 logger = logging.getLogger("vllm.siltstone")  # below vLLM's own, whose settings it has
 
@@ -126,7 +126,7 @@ class SiltstoneEngine(WeightTransferEngine):
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
-        vllm_interface.begin_in_place(SiltstoneEngine)
+        interface.begin_in_place(SiltstoneEngine)
         self._model = named.get("model", arguments[-1] if arguments else None)
         self._replica = None
         self._prefetch = None
@@ -179,11 +179,11 @@ class SiltstoneEngine(WeightTransferEngine):
             return engine.attach(
                 (self._ranks or engine.Ranks()).all(lambda: siltstone.open(init_info.bucket)),
                 model,
-                partial(vllm_cpu.load, model),
+                partial(cpu.load, model),
                 init_info.at,
-                adjust=lambda slot_map: vllm_cpu.adjust(slot_map, model),
+                adjust=lambda slot_map: cpu.adjust(slot_map, model),
                 reload=reload,
-                unloadable=lambda slot_map: vllm_cpu.unloadable(slot_map, model),
+                unloadable=lambda slot_map: cpu.unloadable(slot_map, model),
                 skipped=init_info.skipped,
                 ranks=self._ranks,
                 host_copy=init_info.host_copy,
@@ -194,6 +194,25 @@ class SiltstoneEngine(WeightTransferEngine):
             if reload is not None:
                 raise
             raise Unsupported(f'{error}. With "refused": "reload" vLLM reloads their layers at each update') from error
+
+    def progress(self) -> dict:
+        """How far this worker is; plain data.
+
+        held     name of the version that its weights are; None if they are none's, or it was not attached
+        staged   name of the version that an update takes at once: one that is ready, or the one it holds
+        staging  whether it stages versions ahead
+        error    why it could not, last time; None if it could
+        """
+        version = None if self._replica is None else self._replica.version
+        ready = None if self._prefetch is None else self._prefetch.staged
+        error = None if self._prefetch is None else self._prefetch.error
+        held = None if version is None else version.name
+        return {
+            "held": held,
+            "staged": held if ready is None else ready.name,
+            "staging": self._prefetch is not None,
+            "error": None if error is None else str(error),
+        }
 
     def start_weight_update(self) -> None:
         """Nothing: parameters are written where they are."""

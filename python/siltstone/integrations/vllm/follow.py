@@ -14,10 +14,10 @@ from typing import Any
 
 from siltstone.errors import InvalidArgument, Unavailable
 
-from .vllm import BACKEND
-from .vllm_held import Held
-from .vllm_update import Stuck, attach_steps, checked_pause_mode, run_async, steps
-from .vllm_worker import PROGRESS
+from .held import Held
+from .interface import BACKEND
+from .update import Stuck, attach_steps, checked_pause_mode, run_async, steps
+from .worker import PROGRESS
 
 MOST_WAIT = 60.0  # seconds before what failed is tried again
 REMEMBERED = 100  # pauses
@@ -32,7 +32,7 @@ class Settings:
     branch        of which the newest version is served
     interval      seconds between looks at it
     version_wait  seconds for which a request waits for the version it needs
-    attach        what else `attach` is told (vllm_engine.InitInfo)
+    attach        what else `attach` is told (engine.InitInfo)
     """
 
     bucket: str | None = None
@@ -89,7 +89,7 @@ def _flag(variable, text):
 
 
 class _Engine:
-    """An engine client's calls under the names of `vllm_update.steps`."""
+    """An engine client's calls under the names of `update.steps`."""
 
     def __init__(self, client, held):
         self.client, self.held = client, held

@@ -1,20 +1,7 @@
-"""vLLM: a weight-transfer backend that follows a bucket.
-
-    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{"backend": "siltstone"}'
-
-Installing siltstone is enough for vLLM to find it (entry point group `vllm.general_plugins`). The server's
-routes drive it: `/init_weight_transfer_engine` names the bucket and the version that MODEL is, and
-`/update_weights` the version to move to. `Server` is a client for them, and follows a branch by itself:
-
-    python -m siltstone.integrations.vllm http://localhost:8000 /data/bucket main@7
-
-A server needs no driver if it is started with `--middleware siltstone.integrations.vllm_versions.Versions`.
-docs/guides/vllm.md says what runs when.
-"""
+"""A client of the routes by which one vLLM server is moved to versions."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 import urllib.error
@@ -23,32 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import siltstone
-from siltstone._program import failures_told
 from siltstone.errors import Unavailable, Unsupported
 
-from .vllm_update import PAUSE_MODES, Stuck, attach_steps, checked_pause_mode, run, steps
-from .vllm_worker import PROGRESS
+from .update import attach_steps, checked_pause_mode, run, steps
+from .worker import PROGRESS
 
-__all__ = ["BACKEND", "Refused", "Server", "Stuck", "register"]
-
-BACKEND = "siltstone"
 STAGED_POLL = 0.05  # seconds between questions to workers that stage
 MOST_CHARACTERS = 16000  # of an error's text; what a worker says stands at its end
-
-
-def register() -> None:
-    """The entry point: called in every process of a vLLM server, perhaps several times."""
-    from . import vllm_interface
-
-    if not vllm_interface.served():
-        return vllm_interface.refuse(BACKEND)
-    factory = vllm_interface.factory()
-    if BACKEND not in factory._registry:
-        factory.register_engine(BACKEND, "siltstone.integrations.vllm_engine", "SiltstoneEngine")
-    from . import vllm_cpu, vllm_worker
-
-    vllm_worker.register()
-    vllm_cpu.keep_plain_weights(BACKEND)
 
 
 class Refused(siltstone.Error):
@@ -60,7 +28,7 @@ class Refused(siltstone.Error):
 
 
 class _Routes:
-    """The routes of a server, each answer checked; what `vllm_update.steps` names are methods."""
+    """The routes of a server, each answer checked; what `update.steps` names are methods."""
 
     def __init__(self, url, timeout, multimodal):
         self.url, self.timeout, self.multimodal = url, timeout, multimodal
@@ -137,7 +105,7 @@ class Server:
     def attach(self, bucket: str, at: str, *, branch: str = "main", **options: Any) -> None:
         """Tell every worker which bucket to follow and which version it holds. Raises what they refuse.
 
-        options: other fields of vllm_engine.InitInfo. With refused="reload" tensors may be loaded: Stuck, and the
+        options: other fields of engine.InitInfo. With refused="reload" tensors may be loaded: Stuck, and the
         server paused, if that fails.
         """
         run(attach_steps({"bucket": bucket, "at": at, "branch": branch, **options}), self._routes)
@@ -191,32 +159,3 @@ class Server:
                 held = head
                 if on_version is not None:
                     on_version(head, seconds)
-
-
-def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m siltstone.integrations.vllm",
-        description="Keep a running vLLM server at the newest version of a branch.",
-    )
-    parser.add_argument(
-        "server", help="http://host:8000 of a server with --weight-transfer-config '{\"backend\": \"siltstone\"}'"
-    )
-    parser.add_argument("bucket", help="as for every command of siltstone; seen from the server")
-    parser.add_argument("at", help="the version that the server's model is, such as main@7")
-    parser.add_argument("--branch", default="main")
-    parser.add_argument("--pause-mode", default="keep", choices=PAUSE_MODES)
-    parser.add_argument("--keep-caches", action="store_true", help="go on with keys and values of older weights")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks at the branch")
-    given = parser.parse_args(arguments)
-
-    def tell(version, seconds):
-        print(f"{version.name}: paused for {seconds * 1e3:.0f} ms", flush=True)
-
-    with failures_told():
-        server = Server(given.server, pause_mode=given.pause_mode, keep_caches=given.keep_caches)
-        server.attach(given.bucket, given.at, branch=given.branch, interval=given.interval)
-        server.follow(given.bucket, branch=given.branch, interval=given.interval, on_version=tell)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
     SILTSTONE_BUCKET=/data/bucket SILTSTONE_AT=main@7 \\
     vllm serve MODEL --weight-transfer-config '{"backend": "siltstone"}' \\
-        --middleware siltstone.integrations.vllm_versions.Versions
+        --middleware siltstone.integrations.vllm.Versions
 
 An ASGI middleware, for vLLM 0.27 and later; docs/guides/vllm.md has its settings, headers and routes. Without
 SILTSTONE_BUCKET a driver moves the server through vLLM's routes, and the middleware learns from what passes.
@@ -19,9 +19,9 @@ import siltstone
 from siltstone._version_needs import RETRY_SECONDS, VersionNeeds, error_answer, status_of
 from siltstone.errors import Conflict, InvalidArgument, Unavailable
 
-from .vllm_exchange import Exchange, answer_json
-from .vllm_follow import Follower, Settings, cannot_follow
-from .vllm_held import Held
+from .exchange import Exchange, answer_json
+from .follow import Follower, Settings, cannot_follow
+from .held import Held
 
 STATUS = "/siltstone/status"
 MOST_BYTES = 1 << 16  # of the body of an update's request; larger ones are not ours
