@@ -21,6 +21,7 @@ from siltstone.integrations import vllm as plugin
 from siltstone.integrations.vllm import cpu, follow, interface
 
 GENERATIONS = ["0.23", "0.25"]
+METHOD = "vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method"
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def vllm(stand_in):
         stand_in("vllm.v1.worker.gpu_worker", Worker=worker)
         stand_in("vllm.v1.worker.worker_base", WorkerBase=type("WorkerBase", (), {}))
         stand_in("vllm.model_executor.layers.utils")
-        stand_in("vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method", UnquantizedFusedMoEMethod=SimpleNamespace)
+        stand_in(METHOD, UnquantizedFusedMoEMethod=SimpleNamespace)
         plugin.register()
         plugin.register()  # vLLM may call it again
         LAYERWISE.clear()
@@ -302,7 +303,7 @@ def test_experts_that_are_packed_in_another_way_are_refused(experts, kernels):
 
 def test_a_reload_of_experts_is_right_until_0_27(stand_in):
     method = type("Method", (SimpleNamespace,), {})
-    stand_in("vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method", UnquantizedFusedMoEMethod=method)
+    stand_in(METHOD, UnquantizedFusedMoEMethod=method)
     for how, refused in ((until_27, 0), (since_28, 6)):
         model = Mixture("vec", how)
         model.experts.quant_method = method(**how("vec"))
