@@ -220,6 +220,13 @@ def test_versions_are_staged_ahead_on_every_rank(tp):
         tp.close()
 
 
+def test_what_rank_0_names_is_where_all_go(tp):
+    tp.attach()
+    reports = tp.together(lambda ranks: tp.replicas[ranks.rank].update(f"main@{2 + ranks.rank}"))
+    assert [report.version.seq for report in reports] == [2, 2] and tp.holds(2)
+    tp.close()
+
+
 def test_ranks_do_not_move_alone(tmp_path):
     run = Run(tmp_path, TP)
     replicas = run.attach()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 import shutil
@@ -32,10 +33,14 @@ def _identity(folder):
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), found.st_dev, found.st_ino
 
 
-def _layout(infos):
-    """({name: offset}, size in bytes) of the tensors behind one another; infos: {name: (dtype, shape, bytes)}."""
+def _size_bytes(dtype, shape):
+    return math.prod(shape) * torch_dtype(dtype).itemsize
+
+
+def _layout(sizes):
+    """({name: offset}, size in bytes) of tensors behind one another."""
     offsets, end = {}, 0
-    for name, (_, _, size) in sorted(infos.items()):
+    for name, size in sorted(sizes.items()):
         offsets[name] = end
         end += -(-size // ALIGNMENT) * ALIGNMENT
     return offsets, end
@@ -90,9 +95,9 @@ class HostCopy:
     tensors    {name: tensor} on that memory; read by all ranks, written by the leader's commits
     """
 
-    def __init__(self, ranks, repository, version, names, folder, *, memory_bytes):
-        """names: the tensors that this rank has something of."""
-        self.repository = repository
+    def __init__(self, ranks, target, names, folder):
+        """target: what `attach` knows of the version; names: the tensors that this rank has something of."""
+        self.repository = target.repository
         self.folder = folder
         self._folder = self._core = self._staged = self._target = None
         hosts = ranks.agree(lambda: (_identity(folder), sorted(names)))
@@ -100,10 +105,9 @@ class HostCopy:
         here = [rank for rank, (other, _) in enumerate(hosts) if other == where]
         self.leader = here[0] == ranks.rank
         self.names = sorted(set().union(*(hosts[rank][1] for rank in here)))
-        infos = {name: (dtype, shape, size) for name, dtype, shape, size in repository._core.tensors(version)}
-        self._names = list(infos)
-        self._digests = repository._core.digests(version)
-        self._offsets, size = _layout({name: infos[name] for name in self.names})
+        self._digests = target.digests
+        sizes = {name: _size_bytes(*target.catalogue[name]) for name in self.names}
+        self._offsets, size = _layout(sizes)
         self.bytes = max(size, 1)
 
         def reserve():
@@ -115,8 +119,8 @@ class HostCopy:
             self._memory = ranks.all(lambda: _map(self._shared))
             if self.leader:
                 os.unlink(self._shared)  # it lives as long as it is mapped
-            self.tensors = {name: self._view(name, *infos[name]) for name in self.names}
-            ranks.all(lambda: self._load(version, memory_bytes) if self.leader else None)
+            self.tensors = {name: self._view(name, *target.catalogue[name], sizes[name]) for name in self.names}
+            ranks.all(lambda: self._load(target) if self.leader else None)
         except BaseException:
             self.close()
             raise
@@ -125,15 +129,16 @@ class HostCopy:
         begin = self._offsets[name]
         return self._memory[begin : begin + size].view(torch_dtype(code)).reshape(shape)
 
-    def _load(self, version, memory_bytes):
+    def _load(self, target):
         if self.tensors:
-            self.repository.load(version, dict(self.tensors), some=True, memory_bytes=memory_bytes)
+            into = dict(self.tensors)
+            self.repository.load(target.version, into, some=True, memory_bytes=target.memory_bytes)
         places = []
         for name, tensor in self.tensors.items():
             row = [0, self._offsets[name] // tensor.itemsize, 1, tensor.numel(), 0, 1, 0, 1]
             tiles = torch.tensor([row] if tensor.numel() else [], dtype=torch.int64).reshape(-1, 8)
             places.append((name, 0, tiles))
-        self._core = _core.Replica.adopt_share(self.repository._core, version, places, [self._memory])
+        self._core = _core.Replica.adopt_share(self.repository._core, target.version, places, [self._memory])
 
     # The leader's part.
 
@@ -144,8 +149,8 @@ class HostCopy:
         self._drop()
         staged = self._core.stage(self.repository._core, version, False, threads, memory_bytes, progress)
         check(staged)
-        digests = staged.digests()
-        changed = [name for name, old, new in zip(self._names, self._digests, digests, strict=True) if old != new]
+        digests = dict(zip(self._digests, staged.digests(), strict=True))
+        changed = [name for name, digest in digests.items() if digest != self._digests[name]]
         path = self._file(version)
         unfinished = path.with_suffix(".unfinished")
         try:

@@ -86,13 +86,11 @@ class RankReplica(EngineReplica):
         with self._claimed():
             if ahead is not self._last:
                 ahead = None
-            asked = self.ranks.agree(lambda: (self.repository.version(ref).name, ahead and ahead.target.name))
-            name = asked[0][0]
-            version = self.repository.version(name)
+            version, ready = self._named(ref, ahead)
             if version == self.version and not repair:
                 return None
             staged = ahead
-            if repair or any(there != name for _, there in asked):
+            if repair or not ready:
                 staged = self._stage_all(version, repair, limits)
             begin, before = monotonic(), self.version
             self.ranks.all(lambda: self._check(staged))
@@ -101,6 +99,20 @@ class RankReplica(EngineReplica):
                 self._reload_all(staged, before)
             self._poison = None
             return EngineReport(version, monotonic() - begin, sum(map(len, staged.groups)))
+
+    def _named(self, ref, ahead):
+        """(the version that rank 0 names, whether it is what every rank has staged)."""
+        mine = None
+
+        def name():
+            nonlocal mine
+            mine = self.repository.version(ref)
+            return mine.name, ahead is not None and ahead.target == mine
+
+        names, ready = zip(*self.ranks.agree(name), strict=True)
+        if len(set(names)) > 1:
+            return self.ranks.all(lambda: self.repository.version(names[0])), False
+        return mine, all(ready)
 
     def _stage_all(self, version, repair, limits):
         if self.host is not None:  # the leaders, before any other rank looks for it
@@ -213,7 +225,7 @@ def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ra
         core = ranks.all(lambda: _adopt_share(target, binding))
         return RankReplica(core, target, model, binding, left_out, ranks, None)
     names = target.catalogue if reload is not None else {slot.tensor for slot in slot_map.slots}
-    host = HostCopy(ranks, target.repository, target.version, names, host_folder, memory_bytes=target.memory_bytes)
+    host = HostCopy(ranks, target, names, host_folder)
     try:
         reloads = None
         if reload is not None:
