@@ -333,14 +333,20 @@ def process(rank, meeting, bucket, folder, told):
         siltstone.open(bucket), model, model.load_weights, "main@0", ranks=ranks, host_folder=folder
     )
     out = []
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk
-    try:
-        attach()
-    except siltstone.Error as error:
-        out.append((type(error).__name__, str(error)))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    def with_full_disk(call):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            call()
+        except siltstone.Error as error:
+            out.append((type(error).__name__, str(error)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with_full_disk(attach)
     replica = attach()
+    with_full_disk(lambda: replica.update("main@1"))
+    out.append(equal(model.bits(), loaded(TP, rank, versions[0]).bits()))
     for seq in (1, 4, 5):
         replica.update(f"main@{seq}")
         out.append(equal(model.bits(), loaded(TP, rank, versions[seq]).bits()))
@@ -363,9 +369,11 @@ def test_ranks_are_processes(tmp_path):
     for rank in ranks:
         rank.join(60)
     for rank in range(2):
-        (kind, text), *rest = found[rank]
-        assert kind == "IOFailure" and "no room for a copy of the weights" in text
-        assert rest == [True] * 3
+        *failures, unchanged, first, second, third = found[rank]
+        assert [kind for kind, _ in failures] == ["IOFailure"] * 2
+        assert "no room for a copy of the weights" in failures[0][1]
+        assert "what main@1 changes cannot be written to" in failures[1][1]
+        assert unchanged and first and second and third
     assert not list(folder.iterdir())
 
 
