@@ -77,6 +77,19 @@ class Replica:
         with self.stage(ref, **options) as staged:
             return staged.commit()
 
+    def newest(self, branch: str = "main") -> _core.Version:
+        """The version to stage next for who follows a branch."""
+        return self.repository.head(branch)
+
+    def move(self, ref: str | _core.Version = "main", *, ahead: Staged | None = None, **options: Any) -> Any:
+        """Commit what was staged `ahead`, if it leads to this version; else stage it first. None if it is held."""
+        version = self.repository.version(ref)
+        if version == self.version and not options.get("repair"):
+            return None
+        if ahead is None or ahead.target != version or options.get("repair"):
+            return self.update(version, **options)
+        return ahead.commit()
+
     def follow(self, branch: str = "main", *, on_version: Callable[[_core.FollowStep], Any] | None = None,
                pause: Callable[[_core.Version], AbstractContextManager] | None = None, interval: float = 1.0,
                until: int | None = None, repair: bool = False, threads: int = 0,

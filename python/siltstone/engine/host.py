@@ -60,13 +60,14 @@ def _sweep(folder):
 
 
 class _Folder:
-    """Where a leader puts files for the others; removed with it. Another process may end it by its name alone."""
+    """Where a leader puts files for the others; removed by it, or by the next leader if it was killed."""
 
     def __init__(self, folder):
         _sweep(folder)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-        self._lock = open(self.path / "lock", "w")
+        self._lock = open(self.path / "unlocked", "w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.rename(self.path / "unlocked", self.path / "lock")  # which nobody sees without its lock
 
     def reserve(self, size):
         """A file of so many bytes, which are there: to write to it cannot fail later."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from .. import _core
 from .._threads import ends_at_exit
-from ..replica import GIB
-from .replica import EngineReplica
+from ..replica import GIB, Replica
 
 
 class Prefetch:
@@ -18,7 +17,7 @@ class Prefetch:
     is under way. A failure of the thread is kept in `error` until it succeeds: it looks again after `interval` seconds.
     """
 
-    def __init__(self, replica: EngineReplica, branch: str = "main", *, interval: float = 1.0, threads: int = 1,
+    def __init__(self, replica: Replica, branch: str = "main", *, interval: float = 1.0, threads: int = 1,
                  memory_bytes: int = GIB):
         self.replica = replica
         self.error = None
@@ -77,7 +76,7 @@ class Prefetch:
         """
         with self._lock:
             ahead, self._staged = self._staged, None
-            report = self.replica.update(ref, ahead=ahead, repair=repair, **self._options)
+            report = self.replica.move(ref, ahead=ahead, repair=repair, **self._options)
             if report is None:
                 self._staged = ahead
             return report

@@ -56,7 +56,7 @@ class RankReplica(EngineReplica):
 
     def stage(self, ref: str | _core.Version = "main", *, repair: bool = False, threads: int = 0,
               memory_bytes: int = GIB, progress: Callable[[int, int], Any] | None = None) -> EngineStaged:
-        """Stage for this rank, ahead of an `update` of all; with a host copy, after the leader has.
+        """Stage for this rank, ahead of a `move` of all; with a host copy, after the leader has.
 
         Raises NotFound where it has not.
         """
@@ -72,8 +72,12 @@ class RankReplica(EngineReplica):
     def follow(self, *_: Any, **__: Any):
         raise InvalidArgument("the ranks of an engine move together: call update on every rank")
 
-    def update(self, ref: str | _core.Version = "main", *, ahead: EngineStaged | None = None, repair: bool = False,
-               threads: int = 0, memory_bytes: int = GIB) -> EngineReport | None:
+    def update(self, ref: str | _core.Version = "main", **options: Any) -> EngineReport | None:
+        """`move`, with nothing staged ahead."""
+        return self.move(ref, **options)
+
+    def move(self, ref: str | _core.Version = "main", *, ahead: EngineStaged | None = None, repair: bool = False,
+             threads: int = 0, memory_bytes: int = GIB) -> EngineReport | None:
         """Move all ranks to the version that rank 0 names; called on every rank. None if they hold it already.
 
         Nothing is written before every rank has staged and found its parameters in place; if one fails, all raise and

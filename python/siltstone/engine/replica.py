@@ -171,20 +171,6 @@ class EngineReplica(Replica):
         self._poison = None
         raise ReloadFailed(f"{failed}; the engine holds {before.name} again", UNCHANGED) from error
 
-    def newest(self, branch: str) -> _core.Version:
-        """The version that a Prefetch stages next."""
-        return self.repository.head(branch)
-
-    def update(self, ref: str | _core.Version = "main", *, ahead: EngineStaged | None = None,
-               **options: Any) -> EngineReport | None:
-        """Commit what was staged `ahead`, if that leads to this version; else stage it first. None if it is held."""
-        version = self.repository.version(ref)
-        if version == self.version and not options.get("repair"):
-            return None
-        if ahead is None or ahead.target != version or options.get("repair"):
-            ahead = self.stage(version, **options)
-        return self.commit(ahead)
-
     def follow(self, branch: str = "main", *, on_version: Callable[[FollowStep], Any] | None = None,
                pause: Callable[[_core.Version], AbstractContextManager] | None = None, interval: float = 1.0,
                until: int | None = None, repair: bool = False, threads: int = 0,

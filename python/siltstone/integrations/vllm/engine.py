@@ -229,7 +229,7 @@ class SiltstoneEngine(WeightTransferEngine):
     def _update(self, update_info):
         if self._replica is None:
             raise Mismatch("this worker follows no bucket yet: call /init_weight_transfer_engine first")
-        move = self._replica.update if self._prefetch is None else self._prefetch.commit
+        move = self._replica.move if self._prefetch is None else self._prefetch.commit
         with torch.device("cpu"):  # 0.23 and 0.24 call this with the worker's device as the one of new tensors
             move(update_info.version, repair=update_info.repair)
 
