@@ -11,6 +11,7 @@ until the commit. Each size runs in a process of its own.
 import argparse
 import ctypes
 import multiprocessing
+import os
 import tempfile
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def run(size, budget, told):
             publisher.publish(weights)
         weights.clear()
         replica = engine.attach(repository, model, model.load_weights, "main@0")
-        ctypes.CDLL(None).malloc_trim(0)  # what publishing and attaching have freed must not hide what staging takes
+        ctypes.CDLL(None).malloc_trim(0)
         before = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak
         staged = replica.stage("main@1", memory_bytes=budget * MIB)
@@ -86,6 +87,8 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 1024, 3072])
     parser.add_argument("--budget", type=int, default=128)
     options = parser.parse_args()
+    # What publishing and attaching have freed goes back to the system: it must not hide what staging takes.
+    os.environ |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     context = multiprocessing.get_context("spawn")
     for size in options.sizes:
         told = context.Queue()
