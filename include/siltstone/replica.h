@@ -138,7 +138,8 @@ class Shard {
   // `copy`: the whole tensors that have slots, and perhaps more of the version's. They hold `at`,
   // proven by whoever gives them, and later, whenever stage() is called, this shard's version. Each
   // element in a slot must be the copy's (kMismatch, with the tensor's name). Slots as for
-  // Replica::adopt, but may leave out elements. Both outlive the shard.
+  // Replica::adopt, but may leave out elements, and two tensors share no memory. Both outlive the
+  // shard.
   static Result<std::unique_ptr<Shard>> adopt(Repository& repository,
                                               const std::vector<MutTensorView>& copy,
                                               std::vector<Slot> slots, const Version& at);

@@ -201,6 +201,7 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
     list.clear(place.word_bytes());
     list.append(words, was);
     change->changed += list.changed();
+    if (ties_[tensor] != tensor) return {};  // written under the first name
     return change->overwrites.add(place, {offset, list.positions(), list.run_ends(), list.words()});
   };
   const StateReader reader = base->reader(tensors_);

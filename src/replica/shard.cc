@@ -76,7 +76,14 @@ Result<std::unique_ptr<Shard>> MemoryShard::adopt(const std::vector<TensorInfo>&
   if (slot != slots.end())
     return Error{Code::kMismatch,
                  at.id.name() + " has no tensor '" + slot->tensor + "', which has a slot"};
-  SILT_TRY(find_ties(shard->places_));
+  SILT_ASSIGN(const std::vector<size_t> ties, find_ties(shard->places_));
+  for (size_t t = 0; t < ties.size(); ++t) {
+    if (ties[t] != t)
+      return Error{Code::kInvalidArgument, "tensors '" + tensors[ties[t]].name + "' and '" +
+                                               tensors[t].name +
+                                               "' are one memory: give one of "
+                                               "them slots"};
+  }
   SILT_TRY(shard->compare(0));
   return std::unique_ptr<Shard>(std::move(shard));
 }

@@ -174,6 +174,12 @@ TEST_F(ShardTest, AWrongMapIsNotAdopted) {
   slots[3].tiles[1].columns += 1;
   EXPECT_EQ(code(slots), Code::kInvalidArgument) << "outside the tensor";
   slots = rank.slots();
+  slots.push_back({"only", rank.norm, {{.columns = 77}}});
+  EXPECT_EQ(code(slots), Code::kInvalidArgument) << "memory that another tensor has";
+  slots.assign({{"a", rank.fused, {{.columns = kRows * kColumns}}},
+                {"b", rank.fused, {{.columns = kRows * kColumns}}}});
+  EXPECT_EQ(code(slots), Code::kInvalidArgument) << "two tensors are one memory";
+  slots = rank.slots();
   slots.push_back({"none", rank.own, {{.columns = 1}}});
   EXPECT_EQ(code(slots), Code::kMismatch) << "no such tensor";
   auto some = copy_.views();
