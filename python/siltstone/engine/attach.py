@@ -9,15 +9,14 @@ from typing import Any
 import torch
 
 from .. import _core, slots
-from ..errors import InvalidArgument, Mismatch, Unsupported
+from ..errors import InvalidArgument, Mismatch
 from ..replica import GIB
 from ..tensors import empty_tensors
 from .division import divide, loading
 from .left_out import SKIPPED, LeftOut
-from .places import places, unproven
+from .places import places, refuse, unproven
 from .rank_replica import attach_rank
 from .ranks import Ranks
-from .reload import some
 from .replica import EngineReplica
 
 
@@ -85,9 +84,7 @@ def attach(repository: Any, model: torch.nn.Module, load: Callable, at: str | _c
     if not reasons:
         return target.replica(model, binding, left_out, {})
     if reload is None:
-        told = some(f"'{name}': {reason}" for name, reason in sorted(reasons.items()))
-        amount = f"{len(reasons)} of {len(target.catalogue)} tensors of {target.version.name}"
-        raise Unsupported(f"{amount} cannot be written in place: {told}")
+        refuse(reasons, target.version, target.catalogue)
     return _attach_with_reloads(target, model, slot_map, left_out, reasons, reload, unloadable)
 
 

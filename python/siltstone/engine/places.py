@@ -5,9 +5,20 @@ from __future__ import annotations
 import torch
 
 from .. import slots
+from ..errors import Unsupported
 from ..slots.words import words
 from ..tensors import digest
 from .division import OTHER_BITS
+from .reload import some
+
+
+def unplaced(binding: slots.Binding, slot: slots.Slot) -> str | None:
+    """Why a slot cannot be written through, whatever lies there; None if its bits are all that is left to prove."""
+    if slot.destination in binding.unbound:
+        return binding.unbound[slot.destination]
+    if slot.cast != "none":
+        return f"the engine keeps it as {binding.map.destinations[slot.destination].dtype}"
+    return None
 
 
 def unproven(binding: slots.Binding, digests: dict[str, str]) -> dict[str, str]:
@@ -17,16 +28,15 @@ def unproven(binding: slots.Binding, digests: dict[str, str]) -> dict[str, str]:
         name = slot.tensor
         if name in out:
             continue
-        if slot.destination in binding.unbound:
-            out[name] = binding.unbound[slot.destination]
-        elif slot.cast != "none":
-            out[name] = f"the engine keeps it as {binding.map.destinations[slot.destination].dtype}"
-        else:
+        why = unplaced(binding, slot)
+        if why is None:
             found = slots.gather(binding, name)
             if not found.complete:
-                out[name] = "this rank holds a part of it only"
+                why = "this rank holds a part of it only"
             elif not found.consistent or digest(found.values) != digests[name]:
-                out[name] = OTHER_BITS
+                why = OTHER_BITS
+        if why is not None:
+            out[name] = why
     return out
 
 
@@ -34,13 +44,22 @@ def unproven_beside(binding: slots.Binding, whole: dict[str, torch.Tensor]) -> d
     """`unproven` of a rank that may hold parts of tensors, beside the whole ones."""
     out = {}
     for slot in binding.map.slots:
-        if slot.destination in binding.unbound:
-            out.setdefault(slot.tensor, binding.unbound[slot.destination])
-        elif slot.cast != "none":
-            out.setdefault(slot.tensor, f"the engine keeps it as {binding.map.destinations[slot.destination].dtype}")
-        elif not _holds(words(binding.storage(slot.destination)), slot, words(whole[slot.tensor].reshape(-1))):
-            out.setdefault(slot.tensor, OTHER_BITS)
+        why = unplaced(binding, slot)
+        if why is None and not _holds(
+            words(binding.storage(slot.destination)), slot, words(whole[slot.tensor].reshape(-1))
+        ):
+            why = OTHER_BITS
+        if why is not None:
+            out.setdefault(slot.tensor, why)
     return out
+
+
+def refuse(reasons: dict[str, str], version, catalogue) -> None:
+    """Raises Unsupported, with names and reasons, if there are any."""
+    if reasons:
+        told = some(f"'{name}': {reason}" for name, reason in sorted(reasons.items()))
+        amount = f"{len(reasons)} of {len(catalogue)} tensors of {version.name}"
+        raise Unsupported(f"{amount} cannot be written in place: {told}")
 
 
 def _holds(place, slot, source):

@@ -14,9 +14,9 @@ from ..replica import GIB
 from .division import divide, loading
 from .host import HostCopy
 from .left_out import LeftOut
-from .places import places, unproven, unproven_beside
+from .places import places, refuse, unplaced, unproven, unproven_beside
 from .ranks import Ranks
-from .reload import POISONED, UNCHANGED, ReloadFailed, some
+from .reload import POISONED, UNCHANGED, ReloadFailed
 from .replica import EngineReplica, EngineReport, EngineStaged
 
 
@@ -182,24 +182,15 @@ class RankReplica(EngineReplica):
 
 
 def _refused(maps):
-    """{tensor: why} of what no rank could write in place, or one cannot."""
+    """{tensor: why} of what a loader does not copy, or what no rank has."""
     out = {}
     for slot_map in maps:
         out.update(slot_map.refused)
-        for slot in slot_map.slots:
-            if slot.cast != "none":
-                out[slot.tensor] = f"the engine keeps it as {slot_map.destinations[slot.destination].dtype}"
     placed = {slot.tensor for slot_map in maps for slot in slot_map.slots}
     for name, hole in slots.holes(maps).items():
         if name in placed:
             out.setdefault(name, f"no rank has a place for {hole.elements} of its elements")
     return out
-
-
-def _refuse(reasons, version):
-    if reasons:
-        told = some(f"'{name}': {reason}" for name, reason in sorted(reasons.items()))
-        raise Unsupported(f"{len(reasons)} tensors of {version.name} cannot be written in place: {told}")
 
 
 def _parts(slot_map):
@@ -215,7 +206,8 @@ def attach_rank(target: Any, model: torch.nn.Module, slot_map: slots.SlotMap, ra
     binding = slots.bind(slot_map, model)
     maps = ranks.gather(slot_map)
     if reload is None:
-        ranks.all(lambda: _refuse({**_refused(maps), **_unbound(binding)}, target.version))
+        own = {slot.tensor: why for slot in slot_map.slots if (why := unplaced(binding, slot))}
+        ranks.all(lambda: refuse({**_refused(maps), **own}, target.version, target.catalogue))
     left_out = ranks.all(lambda: LeftOut(maps, target.digests, target.skipped))
     parts = set().union(*ranks.agree(lambda: _parts(slot_map)))
     if host_copy == "never" and (parts or reload is not None):
@@ -260,16 +252,11 @@ def _divided(model, slot_map, version, host, reload, unloadable):
     return binding, reloads
 
 
-def _unbound(binding):
-    numbers = binding.unbound
-    return {slot.tensor: numbers[slot.destination] for slot in binding.map.slots if slot.destination in numbers}
-
-
 def _adopt_share(target, binding):
     try:
         return _core.Replica.adopt_share(target.repository._core, target.version, *places(binding, {}))
     except Mismatch:
-        _refuse(unproven(binding, target.digests), target.version)
+        refuse(unproven(binding, target.digests), target.version, target.catalogue)
         raise
 
 
