@@ -1,15 +1,16 @@
 """The process that generates: it follows the bucket, writes with the newest policy, and sends samples back.
 
-From the trainer it gets nothing but the bucket's path. Samples go the other way, through a queue.
+From the trainer it gets nothing but the bucket's path. What it writes goes back over a pipe: no lock is shared,
+so either process may be killed at any moment, and the other one reads the end of the pipe.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import queue
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import policy
@@ -31,7 +32,7 @@ class Turns:
         self._next = threading.Lock()  # who waits here goes before who comes later
         self._busy = threading.Lock()
 
-    @contextmanager
+    @contextlib.contextmanager
     def taken(self):
         with self._next:
             self._busy.acquire()
@@ -41,10 +42,26 @@ class Turns:
             self._busy.release()
 
 
+class Trainer:
+    """The generating process's end of the pipe. Threads: any."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def tell(self, kind, what):
+        with self._sending:
+            self._connection.send((kind, what))
+
+    def wants_more(self):
+        """Waits while the trainer has enough: what it would take later would be stale by then."""
+        return self._connection.recv()
+
+
 class Engine:
     """A policy in memory that follows a bucket while it generates."""
 
-    def __init__(self, bucket, report):
+    def __init__(self, bucket, trainer):
         self.repository = siltstone.open(bucket)
         with tempfile.TemporaryDirectory() as folder:
             self.repository.checkout("main", f"{folder}/model")
@@ -52,10 +69,10 @@ class Engine:
         self.policy = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
         self.replica = self.repository.replica(self.policy)
         self.turns = Turns()
-        self._report = report
+        self._trainer = trainer
         self._tell(self.replica.version)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _pause(self, version):
         with self.turns.taken():
             began = time.perf_counter()
@@ -65,7 +82,7 @@ class Engine:
 
     def _tell(self, version, **times):
         digest = policy.digest_of(self.policy.named_parameters())
-        self._report.put({"seq": version.seq, "digest": digest, **times})
+        self._trainer.tell("version", {"seq": version.seq, "digest": digest, **times})
 
     def follow(self):
         return self.replica.follow(pause=self._pause, interval=0.05)
@@ -82,30 +99,31 @@ class Engine:
         return tokens, torch.nn.functional.pad(chances, (1, 0)), version
 
 
-def work(bucket, samples, metrics, report, stop):
+def work(bucket, connection):
     """The process. Ends when it is told to and has the branch's last version, or when the trainer is gone."""
-    trainer = multiprocessing.parent_process()
+    with contextlib.suppress(EOFError, ConnectionError):  # the trainer is gone
+        generate(bucket, Trainer(connection))
+
+
+def generate(bucket, trainer):
     torch.set_num_threads(1)
     torch.manual_seed(1)
     letters = policy.tokenizer()
     asked = [letters(text, return_tensors="pt").input_ids for text in policy.prompts()]
-    engine = Engine(bucket, report)
+    engine = Engine(bucket, trainer)
     with engine.follow() as follower:
         for group in itertools.count():
-            if stop.is_set() or not follower.running or not trainer.is_alive():
-                break
             began = time.perf_counter()
             prompt = asked[group % len(asked)]
             tokens, chances, version = engine.write(prompt)
-            metrics.put({"rollout/tokens_per_second": (GENERATIONS * NEW_TOKENS, time.perf_counter() - began)})
-            for sample in scored(letters, prompt, tokens, chances, model_version(version), group):
-                give(samples, sample, stop, trainer)
+            speed = GENERATIONS * NEW_TOKENS, time.perf_counter() - began
+            trainer.tell("metrics", {"rollout/tokens_per_second": speed})
+            trainer.tell("samples", list(scored(letters, prompt, tokens, chances, model_version(version), group)))
+            if not trainer.wants_more() or not follower.running:
+                break
         while follower.running and follower.version != engine.repository.head():
             time.sleep(0.05)
         follower.check()
-    report.put(None)
-    samples.cancel_join_thread()  # nobody reads what is left
-    metrics.cancel_join_thread()
 
 
 def scored(letters, prompt, tokens, chances, number, group):
@@ -124,38 +142,32 @@ def scored(letters, prompt, tokens, chances, number, group):
         )
 
 
-def give(samples, sample, stop, trainer):
-    """Waits while the trainer has enough: what it would take later would be stale by then."""
-    while not stop.is_set() and trainer.is_alive():
-        try:
-            return samples.put(sample, timeout=0.2)
-        except queue.Full:
-            continue
-
-
 class Rollouts:
-    """What AsyncGRPOTrainer takes as `rollout_worker`: the process and its queues.
+    """What AsyncGRPOTrainer takes as `rollout_worker`: the process, and queues of what it sent.
+
+    ahead: how many samples wait for the trainer at most; a group more lies in the pipe.
 
     What the process reports: a dict for each version that it went to, with its seq, the SHA-256 of the
     policy's tensors once it was applied, and the seconds that the commit took.
     """
 
     def __init__(self, bucket, ahead):
+        self.rollout_buffer = queue.Queue(ahead)
+        self.metrics_queue = queue.Queue()
+        self._reports = []
+        self._stopped = threading.Event()
         context = multiprocessing.get_context("spawn")  # a fork would inherit the trainer's threads
-        self.rollout_buffer = context.Queue(ahead)
-        self.metrics_queue = context.Queue()
-        self._reports = context.Queue()
-        self._stop = context.Event()
-        self._process = context.Process(
-            target=work, args=(bucket, self.rollout_buffer, self.metrics_queue, self._reports, self._stop),
-            daemon=True
-        )
+        self._connection, self._other_end = context.Pipe()
+        self._process = context.Process(target=work, args=(bucket, self._other_end), daemon=True)
+        self._receiving = threading.Thread(target=self._receive, daemon=True)
 
     def start(self):
         self._process.start()
+        self._other_end.close()  # only the process has it now: when that ends, so does the pipe
+        self._receiving.start()
 
     def stop(self):
-        self._stop.set()
+        self._stopped.set()
 
     def update_model_version(self, model_version):
         pass  # versions reach the process through the bucket, and samples carry theirs
@@ -165,14 +177,29 @@ class Rollouts:
             raise ChildProcessError(f"the process that generates ended with exit code {self._process.exitcode}")
 
     def received(self):
-        """The reports, once the process has gone to the last version."""
-        found = []
-        while True:
-            try:
-                report = self._reports.get(timeout=5)
-            except queue.Empty:
-                self.check_health(5)
-                continue
-            if report is None:
-                return found
-            found.append(report)
+        """The reports, once the process has gone to the last version and ended."""
+        self._receiving.join()
+        self._process.join()
+        if self._process.exitcode != 0:
+            self.check_health(None)
+        return self._reports
+
+    def _receive(self):
+        with contextlib.suppress(EOFError, OSError):  # the process ended, or was killed within a message
+            while True:
+                kind, what = self._connection.recv()
+                if kind == "version":
+                    self._reports.append(what)
+                elif kind == "metrics":
+                    self.metrics_queue.put(what)
+                else:
+                    self._offer(what)
+                    self._connection.send(not self._stopped.is_set())
+
+    def _offer(self, samples):
+        """Waits for the trainer to take them, unless it has stopped."""
+        for sample in samples:
+            while not self._stopped.is_set():
+                with contextlib.suppress(queue.Full):
+                    self.rollout_buffer.put(sample, timeout=0.2)
+                    break
