@@ -1,6 +1,8 @@
 #include "delta/pack.h"
 
 #include <algorithm>
+#include <string_view>
+#include <utility>
 
 #include "base/try.h"
 #include "delta/section.h"
@@ -10,6 +12,10 @@ namespace siltstone {
 namespace {
 
 constexpr uint64_t kDataAlignment = 64;
+constexpr std::string_view kSumsKey = "siltstone.sums";
+constexpr std::string_view kChunksKey = "siltstone.chunks";
+constexpr size_t kSumDigits = 32;
+constexpr size_t kChunkDigits = 64;
 
 Error corrupt(const std::string& problem) {
   return {Code::kCorrupt, "pack: " + problem};
@@ -50,7 +56,85 @@ Status check_entry(const SafetensorsEntry& entry) {
   return {};
 }
 
+// What the sections together add to their tensor's sum.
+Result<Sum128> change_of(ByteSpan sections) {
+  Sum128 change;
+  while (!sections.empty()) {
+    SILT_ASSIGN(const SectionHeader header, parse_section_header(sections));
+    if (header.section_bytes > sections.size()) return corrupt("a section is cut off");
+    change += header.sum_after - header.sum_before;
+    sections = sections.subspan(header.section_bytes);
+  }
+  return change;
+}
+
+Status parse_sums(std::string_view digits, PackIndex* index) {
+  if (digits.size() % kSumDigits != 0 || digits.size() / kSumDigits != index->entries.size())
+    return corrupt(std::string(kSumsKey) + " does not tell one sum per entry");
+  for (; !digits.empty(); digits.remove_prefix(kSumDigits)) {
+    if (!sum_from_hex(digits.substr(0, kSumDigits), &index->sums.emplace_back()))
+      return corrupt(std::string(kSumsKey) + " is not hexadecimal");
+  }
+  return {};
+}
+
+Status parse_chunks(std::string_view digits, uint64_t data_bytes, PackIndex* index) {
+  if (digits.size() % kChunkDigits != 0 ||
+      digits.size() / kChunkDigits != ceil_div(data_bytes, kChunkBytes))
+    return corrupt(std::string(kChunksKey) + " does not tell one SHA-256 per chunk");
+  for (; !digits.empty(); digits.remove_prefix(kChunkDigits)) {
+    if (!from_hex(digits.substr(0, kChunkDigits), index->chunks.emplace_back()))
+      return corrupt(std::string(kChunksKey) + " is not hexadecimal");
+  }
+  return {};
+}
+
+// Both tables or none.
+Status parse_tables(uint64_t data_bytes, PackIndex* index) {
+  const std::string* sums = find_value(index->metadata, kSumsKey);
+  const std::string* chunks = find_value(index->metadata, kChunksKey);
+  if (sums == nullptr && chunks == nullptr) return {};
+  if (sums == nullptr || chunks == nullptr) return corrupt("one of its two tables is missing");
+  SILT_TRY(parse_sums(*sums, index));
+  return parse_chunks(*chunks, data_bytes, index);
+}
+
 }  // namespace
+
+void ChunkHashes::update(ByteSpan piece) {
+  const size_t skipped = std::min<uint64_t>(skipped_bytes_, piece.size());
+  skipped_bytes_ -= skipped;
+  piece = piece.subspan(skipped);
+  while (!piece.empty()) {
+    const size_t count = std::min<uint64_t>(piece.size(), kChunkBytes - in_chunk_);
+    hash_.update(piece.first(count));
+    piece = piece.subspan(count);
+    in_chunk_ += count;
+    if (in_chunk_ < kChunkBytes) continue;
+    done_.push_back(std::exchange(hash_, Sha256()).finish());
+    in_chunk_ = 0;
+  }
+}
+
+std::vector<Sha256Digest> ChunkHashes::finish() {
+  if (in_chunk_ > 0) done_.push_back(hash_.finish());
+  return std::move(done_);
+}
+
+Result<std::vector<std::pair<std::string, std::string>>> pack_tables(
+    const std::vector<PackEntry>& entries) {
+  std::string sums;
+  ChunkHashes hashes;
+  for (const PackEntry& entry : entries) {
+    SILT_ASSIGN(const Sum128 change, change_of(entry.sections));
+    sums += to_hex(change);
+    hashes.update(entry.sections);
+  }
+  std::string chunks;
+  for (const Sha256Digest& hash : hashes.finish()) chunks += to_hex(hash);
+  return std::vector<std::pair<std::string, std::string>>{
+      {std::string(kSumsKey), std::move(sums)}, {std::string(kChunksKey), std::move(chunks)}};
+}
 
 std::string pack_prefix(const std::vector<PackEntry>& entries,
                         const std::vector<std::pair<std::string, std::string>>& metadata) {
@@ -86,6 +170,8 @@ Result<PackIndex> parse_pack_index(ByteSpan prefix, uint64_t object_bytes) {
     index.entries.push_back(
         {std::move(entry.info.name), data_begin + entry.offset_bytes, entry.info.size_bytes});
   }
+  index.data_begin = data_begin;
+  SILT_TRY(parse_tables(object_bytes - data_begin, &index));
   return index;
 }
 

@@ -138,16 +138,22 @@ std::string root_of(const std::vector<GoldenTensor>& tensors, Words GoldenTensor
 }
 
 std::string pack_bytes(const std::vector<PackEntry>& entries, const std::string& from,
-                       const std::string& to) {
-  std::string pack = pack_prefix(entries, {{"siltstone.format", "1"},
-                                           {"siltstone.from", from},
-                                           {"siltstone.kind", "delta"},
-                                           {"siltstone.to", to}});
+                       const std::string& to, bool tables = false) {
+  std::vector<std::pair<std::string, std::string>> metadata = {{"siltstone.format", "1"},
+                                                               {"siltstone.from", from},
+                                                               {"siltstone.kind", "delta"},
+                                                               {"siltstone.to", to}};
+  if (tables) {
+    const auto found = *pack_tables(entries);
+    metadata.insert(metadata.end(), found.begin(), found.end());
+  }
+  std::string pack = pack_prefix(entries, metadata);
   for (const PackEntry& entry : entries) pack += as_text(entry.sections);
   return pack;
 }
 
-GoldenCase make_case(std::string name, std::vector<GoldenTensor> tensors, size_t packs = 1) {
+GoldenCase make_case(std::string name, std::vector<GoldenTensor> tensors, size_t packs = 1,
+                     bool tables = false) {
   GoldenCase golden{std::move(name), {}, {}};
   const std::string from = root_of(tensors, &GoldenTensor::old_bytes);
   const std::string to = root_of(tensors, &GoldenTensor::new_bytes);
@@ -172,7 +178,7 @@ GoldenCase make_case(std::string name, std::vector<GoldenTensor> tensors, size_t
     golden.description["tensors"].push_back(std::move(json));
   }
   for (size_t i = 0; i < packs; ++i)
-    golden.packs.push_back({names[i], pack_bytes(entries[i], from, to)});
+    golden.packs.push_back({names[i], pack_bytes(entries[i], from, to, tables)});
   return golden;
 }
 
@@ -417,6 +423,10 @@ std::vector<GoldenCase> golden_read_cases() {
   cases.push_back(spread_case());
   cases.push_back(shapes_case());
   cases.push_back(nothing_case());
+  cases.push_back(make_case("tables",
+                            {with_codec(trained, "class"), class_example_tensor(),
+                             with_codec(planes_tensor("p16", DType::kBF16, {200}), "dense")},
+                            1, /*tables=*/true));
   return cases;
 }
 

@@ -9,6 +9,7 @@ codec momentum need the bytes that the version before had.
 """
 
 import argparse
+import hashlib
 import json
 import struct
 import sys
@@ -35,6 +36,7 @@ DTYPES = {
     "F32": (18, 32, 4, "sign-magnitude"), "C64": (19, 64, 8, "unsigned"),
     "F64": (20, 64, 8, "sign-magnitude"), "I64": (21, 64, 8, "signed"), "U64": (22, 64, 8, "unsigned"),
 }
+CHUNK = 65536
 HEADER = struct.Struct("<I16s16sBBBB")
 NEEDS = {1: 0, 2: 1, 3: 0, 4: 2, 5: 2, 6: 3}
 CONTEXTS = {4: 1, 6: 3}
@@ -91,7 +93,30 @@ def read_pack(data):
         entries[name] = body[begin:end]
         at = end
     need(at == len(body), "bytes behind the entries")
+    check_tables(metadata.get("siltstone.sums"), metadata.get("siltstone.chunks"), entries, body)
     return entries
+
+
+def check_tables(sums, chunks, entries, body):
+    if sums is None and chunks is None:
+        return
+    need(sums is not None and chunks is not None, "one table without the other")
+    need(sums == "".join(digest.text(change_of(entry)) for entry in entries.values()), "sums of the entries")
+    found = (hashlib.sha256(body[at:at + CHUNK]).hexdigest() for at in range(0, len(body), CHUNK))
+    need(chunks == "".join(found), "hashes of the chunks")
+
+
+def change_of(entry):
+    """What the sections of an entry add to the tensor's sum, from their headers."""
+    total, at = (0, 0), 0
+    while at < len(entry):
+        need(len(entry) - at >= HEADER.size, "section is cut off")
+        _, before, after, *_ = HEADER.unpack_from(entry, at)
+        total = digest.add(total, digest.subtract(struct.unpack("<QQ", after), struct.unpack("<QQ", before)))
+        units, _ = number(entry, at + HEADER.size)
+        need(units > 0, "a section without bytes")
+        at += 4 * units
+    return total
 
 
 def number(data, at):

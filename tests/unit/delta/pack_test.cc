@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
+
+#include "delta/section.h"
+#include "support/plain_change.h"
 
 namespace siltstone {
 namespace {
@@ -32,6 +36,18 @@ const std::string kMetadataJson =
     R"("__metadata__":{"siltstone.format":"1","siltstone.kind":"delta",)"
     R"("siltstone.from":"aa","siltstone.to":"bb"})";
 
+const std::string kSum(32, '1');
+const std::string kHash(64, '2');
+
+// A header's begin with tables; one that is not given is left out.
+std::string tables(const std::string& sums, std::optional<std::string> chunks) {
+  std::string json = "{" + kMetadataJson;
+  json.back() = ',';
+  json += R"("siltstone.sums":")" + sums + '"';
+  if (chunks) json += R"(,"siltstone.chunks":")" + *chunks + '"';
+  return json + "},";
+}
+
 Result<PackIndex> parse(const std::string& pack) {
   return parse_pack_index(as_bytes(pack), pack.size());
 }
@@ -57,6 +73,49 @@ TEST(Pack, MayHoldNoEntries) {
   ASSERT_TRUE(index) << index.error().message;
   EXPECT_TRUE(index->entries.empty());
   EXPECT_EQ(pack.size() % 64, 0u);
+}
+
+TEST(Pack, TablesTellSumsAndHashes) {
+  const auto sections = [](size_t elements, uint64_t seed) {
+    std::vector<std::byte> was(2 * elements);
+    for (std::byte& byte : was) byte = static_cast<std::byte>(seed = seed * 5 + 3);
+    std::vector<std::byte> is = was;
+    for (std::byte& byte : is) byte ^= std::byte{1};
+    const Sum128 before = digest_bytes(was, 0);
+    const Sum128 after = digest_bytes(is, 0);
+    const test::PlainChange change(DType::kBF16, kDefaultLog2Block, std::move(was), std::move(is));
+    std::vector<std::byte> out;
+    EXPECT_TRUE(
+        append_section(change.view(), {0, elements, 0, 1}, before, after, find_codec("raw"), &out));
+    return out;
+  };
+  std::vector<PackEntry> entries = {{"a", sections(40'000, 1)}, {"b", sections(70'000, 2)}};
+  Metadata metadata = kMetadata;
+  const auto found = pack_tables(entries);
+  ASSERT_TRUE(found) << found.error().message;
+  metadata.insert(metadata.end(), found->begin(), found->end());
+  const std::string pack = pack_of(entries, metadata);
+  const Result<PackIndex> index = parse(pack);
+  ASSERT_TRUE(index) << index.error().message;
+  ASSERT_EQ(index->sums.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    const SectionHeader header = *parse_section_header(entries[i].sections);
+    EXPECT_EQ(index->sums[i], header.sum_after - header.sum_before);
+  }
+  const ByteSpan data = as_bytes(pack).subspan(index->data_begin);
+  ASSERT_EQ(index->chunks.size(), ceil_div(data.size(), kChunkBytes));
+  ASSERT_GT(index->chunks.size(), 2u);
+  for (size_t i = 0; i < index->chunks.size(); ++i) {
+    const uint64_t begin = i * kChunkBytes;
+    EXPECT_EQ(index->chunks[i],
+              sha256(data.subspan(begin, std::min(kChunkBytes, data.size() - begin))));
+  }
+  ChunkHashes hashes(index->data_begin);
+  for (size_t at = 0; at < pack.size(); at += 100'000)
+    hashes.update(as_bytes(pack).subspan(at, std::min<size_t>(100'000, pack.size() - at)));
+  EXPECT_EQ(hashes.finish(), index->chunks);
+  entries[1].sections.resize(entries[1].sections.size() - 4);
+  EXPECT_FALSE(pack_tables(entries));
 }
 
 TEST(Pack, IndexNeedsOnlyThePrefix) {
@@ -107,6 +166,14 @@ TEST(Pack, RefusesWhatIsNoDeltaPack) {
       {"bytes left over", "{" + kMetadataJson + "," + good + "}", 32},
       {"same entry twice", "{" + kMetadataJson + "," + good + "," + good + "}", 16},
       {"no JSON", "no", 0},
+      {"one table", tables(kSum, {}) + good + "}", 16},
+      {"no sum for the entry", tables("", kHash) + good + "}", 16},
+      {"a sum too many", tables(kSum + kSum, kHash) + good + "}", 16},
+      {"a sum cut off", tables(kSum.substr(1), kHash) + good + "}", 16},
+      {"a sum in capitals", tables(std::string(32, 'A'), kHash) + good + "}", 16},
+      {"no hash for the chunk", tables(kSum, "") + good + "}", 16},
+      {"a hash too many", tables(kSum, kHash + kHash) + good + "}", 16},
+      {"a hash of other signs", tables(kSum, std::string(64, '-')) + good + "}", 16},
   };
   for (const BadHeader& bad : cases) {
     SCOPED_TRACE(bad.name);
