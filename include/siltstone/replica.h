@@ -111,8 +111,8 @@ class Replica {
                                                 std::vector<Slot> slots, const Version& at);
 
   // The same for one of several ranks that have the version's tensors between them, each of them
-  // whole: what has no slot is held elsewhere. It is neither read nor decoded, and its digest taken
-  // from the bucket's records; the root proves both together.
+  // whole: what has no slot is held elsewhere. It is neither fetched (but where packs are small)
+  // nor decoded, and its digest taken from the packs' tables; the root proves both together.
   static Result<std::unique_ptr<Replica>> adopt_share(Repository& repository,
                                                       std::vector<Slot> slots, const Version& at);
 

@@ -210,7 +210,7 @@ class Repository {
   // What a version holds, sorted by name.
   virtual Result<std::vector<TensorInfo>> tensors(const Version& version) = 0;
   // Their digests, in the same order, 32 hexadecimal digits each (docs/format/digest.md), from the
-  // bucket's records: proven to give the version's root, without reading words of an anchor.
+  // headers of its objects (small packs are read whole): proven to give the version's root.
   virtual Result<std::vector<std::string>> digests(const Version& version) = 0;
   // Rebuilds a version into the caller's memory: all its tensors (or LoadOptions::some), in any
   // order, proven when this returns. kMismatch, before anything is written, if names, dtypes or

@@ -170,7 +170,8 @@ Result<std::unique_ptr<Staged>> MemoryReplica::stage(Repository& repository, con
   const BaseOptions base_options{.threads = options.threads,
                                  .memory_bytes = options.memory_bytes,
                                  .meter = &meter,
-                                 .overlap = true};
+                                 .overlap = true,
+                                 .here = shares() ? &here_ : nullptr};
   std::optional<Base> base;
   if (!options.repair) {
     KnownState known;

@@ -34,8 +34,9 @@ const Commit* packed_anchor(const Path& path) {
 // root.
 Status attach_chain(Bucket& bucket, const Commit& head, std::span<const TensorInfo> tensors,
                     const Path& path, const BaseOptions& options, Base* base) {
-  const ChainOptions chain_options{options.threads, options.memory_bytes / 4, options.meter,
-                                   options.overlap ? bucket.tuning.overlap_bytes : UINT64_MAX};
+  ChainOptions chain_options{options.threads, options.memory_bytes / 4, options.meter,
+                             options.overlap ? bucket.tuning.overlap_bytes : UINT64_MAX};
+  if (options.here != nullptr) chain_options.here = *options.here;
   SILT_ASSIGN(base->chain,
               Chain::load(bucket.store(), path.links, tensors, chain_options, packed_anchor(path)));
   if (!options.overlap) {

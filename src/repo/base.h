@@ -43,6 +43,7 @@ struct BaseOptions {
   // The chain may still arrive when the base is returned, and the sums were not compared with the
   // head's root: rebuild() waits for it, and whoever calls that compares.
   bool overlap = false;
+  const std::vector<size_t>* here = nullptr;  // ChainOptions::here; borrowed
 };
 
 // Bytes of a known state, to be moved to `head`. Empty if no chain of deltas leads there.

@@ -19,11 +19,12 @@ namespace siltstone {
 struct Tuning {
   uint64_t pack_bytes = uint64_t{128} << 20;           // a delta pack is closed beyond this
   uint64_t remote_pack_bytes = uint64_t{16} << 20;     // behind a network
+  uint64_t tables_from_bytes = uint64_t{1} << 20;      // smaller packs are always read whole
   uint64_t batch_bytes = uint64_t{128} << 20;          // words that are diffed between flushes
   uint64_t anchor_object_bytes = uint64_t{512} << 20;  // an anchor object is closed beyond this
   uint64_t remote_anchor_object_bytes = uint64_t{128} << 20;
   uint64_t overlap_bytes = uint64_t{16} << 20;  // of a chain that is staged while it arrives
-  size_t inline_objects = 200;                  // more stand in a list object
+  size_t inline_objects = 48;                   // more stand in a list object
   uint64_t path_objects = 64;                   // a longer path to the head asks for an anchor
 };
 

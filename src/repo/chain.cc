@@ -15,6 +15,8 @@ namespace {
 
 // Of one chain: what a terabyte of weights has in 64 links, with room to spare.
 constexpr uint64_t kMaxPieces = uint64_t{8} << 20;
+// Parts that are closer than this are fetched together: a request costs more than these bytes.
+constexpr uint64_t kGapBytes = 2 * kChunkBytes;
 
 Error corrupt(std::string message) {
   return {Code::kCorrupt, std::move(message)};
@@ -111,6 +113,11 @@ Chain::~Chain() {
 
 Status Chain::begin(const ChainOptions& options) {
   SILT_TRY(list_packs());
+  if (options.here) SILT_TRY(choose_parts(options));
+  for (const Pack& pack : packs_) {
+    if (!checked_add(size_bytes_, pack.fetched_bytes(), &size_bytes_))
+      return corrupt("the packs together are larger than any store");
+  }
   if (options.meter != nullptr) options.meter->expect(size_bytes_);
   bool overlap = overlaps(options);
   if (overlap) {
@@ -143,11 +150,68 @@ Status Chain::list_packs() {
         return corrupt("object '" + object.key + "' claims a header of more than 100,000,000 bytes")
             .in(links_[i].name);
       }
-      if (!checked_add(size_bytes_, object.length_bytes, &size_bytes_))
-        return corrupt("the packs together are larger than any store");
       packs_.push_back({std::move(object), i});
     }
   }
+  return {};
+}
+
+uint64_t Chain::Pack::fetched_bytes() const {
+  if (whole) return object.length_bytes;
+  uint64_t sum = object.prefix_bytes;
+  for (const Part& part : parts) sum += part.length_bytes;
+  return sum;
+}
+
+bool Chain::is_here(size_t tensor) const {
+  return here_.empty() || here_[tensor] != 0;
+}
+
+// Reads the tables of all packs that have some, and chooses what to fetch of these packs.
+Status Chain::choose_parts(const ChainOptions& options) {
+  here_.assign(tensors_.size(), 0);
+  for (const size_t tensor : *options.here) here_[tensor] = 1;
+  SILT_TRY(
+      parallel_for(packs_.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
+        Pack& pack = packs_[i];
+        if (pack.object.prefix_sha256.empty()) return {};
+        return choose_parts(pack, options.memory_bytes / 2).in(links_[pack.link].name);
+      }));
+  for (const Pack& pack : packs_) links_[pack.link].whole &= pack.whole;
+  return {};
+}
+
+Status Chain::choose_parts(Pack& pack, uint64_t limit_bytes) const {
+  pack.head.resize(pack.object.prefix_bytes);
+  if (Status read = store_->read(pack.object.key, 0, pack.head); !read)
+    return promised(std::move(read).error());
+  SILT_ASSIGN(Entries found, entries(pack, pack.head));
+  const uint64_t data_begin = found.data_begin;
+  const uint64_t end = pack.object.length_bytes;
+  std::vector<Part> parts;
+  for (const Entry& entry : found.all) {
+    if (!is_here(entry.tensor)) continue;
+    const uint64_t first = (entry.offset_bytes - data_begin) / kChunkBytes;
+    const uint64_t last = ceil_div(entry.offset_bytes + entry.size_bytes - data_begin, kChunkBytes);
+    const uint64_t begin = data_begin + first * kChunkBytes;
+    const uint64_t length = std::min(data_begin + last * kChunkBytes, end) - begin;
+    if (!parts.empty() &&
+        begin <= parts.back().offset_bytes + parts.back().length_bytes + kGapBytes) {
+      parts.back().length_bytes = begin + length - parts.back().offset_bytes;
+    } else {
+      parts.push_back({begin, length});
+    }
+  }
+  uint64_t bytes = 0;
+  for (const Part& part : parts) bytes += part.length_bytes;
+  if (bytes > limit_bytes || bytes > end / 4 * 3) {
+    pack.head = {};
+    return {};
+  }
+  pack.whole = false;
+  pack.parts = std::move(parts);
+  pack.data_begin = data_begin;
+  pack.chunks = std::move(found.chunks);
   return {};
 }
 
@@ -166,15 +230,17 @@ Result<bool> Chain::read_heads() {
   SILT_TRY(
       parallel_for(packs_.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
         Pack& pack = packs_[i];
-        pack.head.resize(pack.object.prefix_bytes);
-        Status status = store_->read(pack.object.key, 0, pack.head);
-        if (!status) return promised(std::move(status).error()).in(links_[pack.link].name);
-        const Result<std::vector<Entry>> found = entries(pack, pack.head);
+        if (pack.whole) {
+          pack.head.resize(pack.object.prefix_bytes);
+          Status status = store_->read(pack.object.key, 0, pack.head);
+          if (!status) return promised(std::move(status).error()).in(links_[pack.link].name);
+        }
+        const Result<Entries> found = entries(pack, pack.head);
         if (!found) {
           sense = false;
           return {};
         }
-        for (const Entry& entry : *found) pack.tensors.push_back(entry.tensor);
+        for (const Entry& entry : found->all) pack.tensors.push_back(entry.tensor);
         std::ranges::sort(pack.tensors);
         return {};
       }));
@@ -202,30 +268,98 @@ void Chain::order_packs(const ChainOptions& options) {
   const uint64_t head_bytes = options.memory_bytes / 4 / std::max<size_t>(1, packs_.size());
   uint64_t bytes = 0;
   for (Pack& pack : packs_) {
-    bytes += pack.object.length_bytes;
+    bytes += pack.fetched_bytes();
     pack.kept = bytes <= options.memory_bytes;
-    if (!pack.kept) pack.heads = PackHeads(pack.object, head_bytes);
+    if (!pack.kept && pack.whole) pack.heads = PackHeads(pack.object, head_bytes);
   }
 }
 
 Status Chain::fetch(const ChainOptions& options) {
+  SILT_TRY(fetch_parts(options));
+  SILT_TRY(fetch_whole(options));
+  return finish();
+}
+
+Status Chain::arrive(uint64_t bytes, const ChainOptions& options) const {
+  if (stopped_) return Error{Code::kCancelled, "nobody waits for the packs any more"};
+  return options.meter != nullptr ? options.meter->add(bytes) : Status();
+}
+
+Status Chain::fetch_whole(const ChainOptions& options) {
   std::vector<Promised> wanted;
   for (size_t i = 0; i < packs_.size(); ++i) {
     Pack& pack = packs_[i];
+    if (!pack.whole) continue;
     Promised one{&pack.object, pack.kept ? &pack.bytes : nullptr, links_[pack.link].name};
-    if (!pack.kept) one.pass = [&pack](ByteSpan piece) { pack.heads.take(piece); };
+    if (options.prove_chunks) pack.hashes.emplace(pack.object.prefix_bytes);
+    if (!pack.kept || pack.hashes) {
+      one.pass = [&pack](ByteSpan piece) {
+        if (!pack.kept) pack.heads.take(piece);
+        if (pack.hashes) pack.hashes->update(piece);
+      };
+    }
     one.proven = [this, i] { return take(i); };
     wanted.push_back(std::move(one));
   }
   ProveOptions prove;
   prove.threads = options.threads;
   prove.memory_bytes = options.memory_bytes / 2;
-  prove.arrived = [&](uint64_t bytes) -> Status {
-    if (stopped_) return Error{Code::kCancelled, "nobody waits for the packs any more"};
-    return options.meter != nullptr ? options.meter->add(bytes) : Status();
+  prove.arrived = [&](uint64_t bytes) { return arrive(bytes, options); };
+  return prove_objects(*store_, wanted, prove);
+}
+
+// As many packs at once as fit in memory, those that are not kept too.
+Status Chain::fetch_parts(const ChainOptions& options) {
+  std::vector<Pack*> some;
+  uint64_t bytes = 0;
+  const auto flush = [&]() -> Status {
+    Status status = fetch_parts(some, options);
+    some.clear();
+    bytes = 0;
+    return status;
   };
-  SILT_TRY(prove_objects(*store_, wanted, prove));
-  return finish();
+  for (Pack& pack : packs_) {
+    if (pack.whole) continue;
+    if (bytes + pack.fetched_bytes() > options.memory_bytes / 2) SILT_TRY(flush());
+    some.push_back(&pack);
+    bytes += pack.fetched_bytes();
+  }
+  return flush();
+}
+
+Status Chain::fetch_parts(std::span<Pack* const> packs, const ChainOptions& options) {
+  std::vector<std::pair<Pack*, Part*>> wanted;
+  for (Pack* pack : packs) {
+    SILT_TRY(arrive(pack->head.size(), options));
+    for (Part& part : pack->parts) wanted.emplace_back(pack, &part);
+  }
+  SILT_TRY(
+      parallel_for(wanted.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
+        const auto& [pack, part] = wanted[i];
+        return fetch_part(*pack, *part, options).in(links_[pack->link].name);
+      }));
+  for (Pack* pack : packs) {
+    SILT_TRY(take(static_cast<size_t>(pack - packs_.data())));
+    if (pack->kept) continue;
+    for (Part& part : pack->parts) part.bytes = {};
+  }
+  return {};
+}
+
+Status Chain::fetch_part(const Pack& pack, Part& part, const ChainOptions& options) const {
+  part.bytes.resize(part.length_bytes);
+  if (Status read = store_->read(pack.object.key, part.offset_bytes, part.bytes); !read)
+    return promised(std::move(read).error());
+  size_t chunk = (part.offset_bytes - pack.data_begin) / kChunkBytes;
+  for (ByteSpan left = part.bytes; !left.empty(); ++chunk) {
+    const size_t length = std::min<uint64_t>(left.size(), kChunkBytes);
+    if (sha256(left.first(length)) != pack.chunks[chunk]) {
+      return corrupt("object '" + pack.object.key + "' is damaged: chunk " + std::to_string(chunk) +
+                     " of its data has another SHA-256 than its header says");
+    }
+    left = left.subspan(length);
+  }
+  return arrive(part.length_bytes, options);
 }
 
 void Chain::fetch_meanwhile(const ChainOptions& options) {
@@ -251,20 +385,26 @@ Result<std::vector<size_t>> Chain::arrived(size_t known) const {
   return std::vector<size_t>(arrived_.begin() + static_cast<ptrdiff_t>(known), arrived_.end());
 }
 
-// A pack has arrived and is what its commit promises.
+// A pack, or what is wanted of it, has arrived and is what its commit promises.
 Status Chain::take(size_t number) {
   Pack& pack = packs_[number];
   Found found;
   SILT_TRY(find_pieces(number, &found));
+  pack.hashes.reset();
   pack.heads = {};
   pack.head = {};
+  pack.chunks = {};
   const std::lock_guard lock(mutex_);
-  piece_count_ += found.size();
+  piece_count_ += found.pieces.size();
   if (piece_count_ > kMaxPieces) return corrupt("there are more sections than are allowed");
   const bool all_come = missing_.empty();
-  for (auto& [tensor, piece] : found) {
+  for (auto& [tensor, piece] : found.pieces) {
     links_[pack.link].changes += piece.header.changed;
     pieces_[tensor].push_back(piece);
+    if (all_come) touched_[tensor] = true;
+  }
+  for (const auto& [tensor, change] : found.changes) {
+    elsewhere_[tensor] += change;
     if (all_come) touched_[tensor] = true;
   }
   for (const size_t tensor : pack.tensors) {
@@ -286,6 +426,7 @@ Status Chain::finish() {
   const std::lock_guard lock(mutex_);
   for (const Link& link : links_) {
     if (link.changes == link.promised_changes) continue;
+    if (!link.whole && link.changes < link.promised_changes) continue;
     return corrupt("its sections change " + std::to_string(link.changes) +
                    " elements, the commit says " + std::to_string(link.promised_changes))
         .in(link.name);
@@ -295,44 +436,81 @@ Status Chain::finish() {
   return {};
 }
 
+// The stretch of the pack, if it lies in memory, else empty.
+ByteSpan Chain::in_memory(const Pack& pack, uint64_t offset_bytes, uint64_t length_bytes) const {
+  if (pack.whole) {
+    if (!pack.kept) return pack.heads.find(offset_bytes, length_bytes);
+    return ByteSpan(pack.bytes).subspan(offset_bytes, length_bytes);
+  }
+  const auto behind = std::ranges::upper_bound(pack.parts, offset_bytes, {}, &Part::offset_bytes);
+  if (behind == pack.parts.begin() || std::prev(behind)->bytes.empty()) return {};
+  const Part& part = *std::prev(behind);
+  return ByteSpan(part.bytes).subspan(offset_bytes - part.offset_bytes, length_bytes);
+}
+
 Status Chain::read_pack(const Pack& pack, uint64_t offset_bytes, MutByteSpan out) const {
-  if (!pack.kept) {
-    if (const ByteSpan head = pack.heads.find(offset_bytes, out.size()); !head.empty()) {
-      std::memcpy(out.data(), head.data(), head.size());
-      return {};
-    }
-    Status status = store_->read(pack.object.key, offset_bytes, out);
-    if (!status) return promised(std::move(status).error());
+  const ByteSpan found = in_memory(pack, offset_bytes, out.size());
+  if (!found.empty()) {
+    std::memcpy(out.data(), found.data(), found.size());
     return {};
   }
-  std::memcpy(out.data(), pack.bytes.data() + offset_bytes, out.size());
+  Status status = store_->read(pack.object.key, offset_bytes, out);
+  if (!status) return promised(std::move(status).error());
   return {};
 }
 
-Result<std::vector<Chain::Entry>> Chain::entries(const Pack& pack, ByteSpan head) const {
+Result<Chain::Entries> Chain::entries(const Pack& pack, ByteSpan head) const {
+  const bool has_tables = !pack.object.prefix_sha256.empty();
+  if (has_tables && sha256_hex(head) != pack.object.prefix_sha256)
+    return corrupt("object '" + pack.object.key + "' has another header than its commit says");
   Result<PackIndex> index = parse_pack_index(head, pack.object.length_bytes);
   if (!index) return std::move(index).error().in("pack '" + pack.object.key + "'");
-  std::vector<Entry> found;
+  Entries found;
   for (const PackIndexEntry& entry : index->entries) {
     const std::optional<size_t> tensor = find_tensor(tensors_, entry.tensor);
     if (!tensor) {
       return corrupt("pack '" + pack.object.key + "' changes '" + entry.tensor +
                      "', a tensor that the version does not have");
     }
-    found.push_back({*tensor, entry.offset_bytes, entry.size_bytes});
+    found.all.push_back({*tensor, entry.offset_bytes, entry.size_bytes});
   }
+  if (has_tables && index->chunks.empty() && !found.all.empty())
+    return corrupt("pack '" + pack.object.key + "' has no tables, which its commit promises");
+  found.sums = std::move(index->sums);
+  found.chunks = std::move(index->chunks);
+  found.data_begin = index->data_begin;
   return found;
 }
 
-Status Chain::find_pieces(size_t number, Found* found) const {
-  const Pack& pack = packs_[number];
-  std::vector<std::byte> head(pack.object.prefix_bytes);
-  SILT_TRY(read_pack(pack, 0, head));
-  if (!missing_.empty() && head != pack.head)
-    return corrupt("object '" + pack.object.key + "' was another one a moment ago");
-  SILT_ASSIGN(const std::vector<Entry> all, entries(pack, head));
-  for (const Entry& entry : all) {
+Status Chain::find_pieces(size_t number, Found* found) {
+  Pack& pack = packs_[number];
+  std::vector<std::byte> read;
+  if (pack.whole) {
+    read.resize(pack.object.prefix_bytes);
+    SILT_TRY(read_pack(pack, 0, read));
+    if (!missing_.empty() && read != pack.head)
+      return corrupt("object '" + pack.object.key + "' was another one a moment ago");
+  }
+  SILT_ASSIGN(const Entries entries, this->entries(pack, pack.whole ? read : pack.head));
+  if (pack.hashes && !entries.chunks.empty() && pack.hashes->finish() != entries.chunks)
+    return corrupt("pack '" + pack.object.key + "': its table says other SHA-256 of its chunks");
+  for (size_t i = 0; i < entries.all.size(); ++i) {
+    const Entry& entry = entries.all[i];
+    if (!pack.whole && !is_here(entry.tensor)) {
+      found->changes.emplace_back(entry.tensor, entries.sums[i]);
+      continue;
+    }
+    const size_t first = found->pieces.size();
     Status status = find_pieces(number, entry, found);
+    if (!entries.sums.empty() && status) {
+      Sum128 sum;
+      for (size_t k = first; k < found->pieces.size(); ++k) {
+        const SectionHeader& header = found->pieces[k].second.header;
+        sum += header.sum_after - header.sum_before;
+      }
+      if (sum != entries.sums[i])
+        status = corrupt("its sections add another sum than the pack's table says");
+    }
     if (!status) {
       return std::move(status).error().in("pack '" + pack.object.key + "': tensor '" +
                                           tensors_[entry.tensor].name + "'");
@@ -365,8 +543,9 @@ Status Chain::find_pieces(size_t number, const Entry& entry, Found* found) const
         tile.col_begin > matrix.cols || tile.cols > matrix.cols - tile.col_begin) {
       return corrupt("a section's tile lies outside the tensor");
     }
-    if (found->size() == kMaxPieces) return corrupt("there are more sections than are allowed");
-    found->push_back({entry.tensor, {pack.link, number, offset_bytes, header}});
+    if (found->pieces.size() == kMaxPieces)
+      return corrupt("there are more sections than are allowed");
+    found->pieces.push_back({entry.tensor, {pack.link, number, offset_bytes, header}});
     offset_bytes += header.section_bytes;
     size_bytes -= header.section_bytes;
   }
@@ -386,7 +565,7 @@ uint64_t Chain::changed_elements() const {
 }
 
 Sum128 Chain::change(size_t tensor) const {
-  Sum128 sum;
+  Sum128 sum = elsewhere_[tensor];
   for (const Piece& piece : pieces_[tensor]) {
     sum += piece.header.sum_after - piece.header.sum_before;
   }
@@ -395,10 +574,10 @@ Sum128 Chain::change(size_t tensor) const {
 
 Result<ByteSpan> Chain::read(const Piece& piece, std::vector<std::byte>* scratch) const {
   const Pack& pack = packs_[piece.pack];
-  if (pack.kept) {
-    return ByteSpan(pack.bytes).subspan(piece.offset_bytes, piece.header.section_bytes);
-  }
-  scratch->resize(piece.header.section_bytes);
+  const uint64_t length_bytes = piece.header.section_bytes;
+  const ByteSpan found = in_memory(pack, piece.offset_bytes, length_bytes);
+  if (!found.empty()) return found;
+  scratch->resize(length_bytes);
   SILT_TRY(read_pack(pack, piece.offset_bytes, *scratch));
   return ByteSpan(*scratch);
 }

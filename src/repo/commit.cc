@@ -96,6 +96,7 @@ Json to_json(const std::vector<ObjectRef>& objects) {
   for (const ObjectRef& object : objects) {
     Json item = {{"key", object.key}, {"length", object.length_bytes}, {"sha256", object.sha256}};
     if (object.prefix_bytes != 0) item["header"] = object.prefix_bytes;
+    if (!object.prefix_sha256.empty()) item["header_sha256"] = object.prefix_sha256;
     array.push_back(std::move(item));
   }
   return array;
@@ -122,6 +123,9 @@ Result<std::vector<ObjectRef>> object_refs(const Json& array) {
       if (object.prefix_bytes > object.length_bytes) {
         return corrupt("object '" + object.key + "' claims a header longer than itself");
       }
+    }
+    if (item.contains("header_sha256")) {
+      SILT_ASSIGN(object.prefix_sha256, hex_member(item, "header_sha256", 64));
     }
     objects.push_back(std::move(object));
   }

@@ -20,6 +20,8 @@ struct ObjectRef {
   uint64_t length_bytes = 0;
   std::string sha256;         // hexadecimal
   uint64_t prefix_bytes = 0;  // safetensors length field and header; 0 for lists
+  // Of those bytes, where their tables prove parts of the object; else empty.
+  std::string prefix_sha256 = {};
 };
 
 struct Artifact {

@@ -68,7 +68,8 @@ class DeltaWriter {
         base_bytes_(base_bytes),
         next_(next),
         options_(options),
-        packs_(store, uploads, options.key_prefix, options.from_root, options.pack_bytes) {
+        packs_(store, uploads, options.key_prefix, options.from_root, options.pack_bytes,
+               options.tables_from_bytes) {
     if (options.back != nullptr) back_.emplace(options.back);
   }
 

@@ -18,6 +18,7 @@ struct DeltaOptions {
   std::string key_prefix;  // keys are this + number + ".safetensors"
   std::string from_root;
   uint64_t pack_bytes = 0;
+  uint64_t tables_from_bytes = 0;
   uint64_t batch_bytes = 0;
   uint64_t memory_bytes = 0;
   unsigned threads = 0;

@@ -54,8 +54,10 @@ Result<std::vector<TensorInfo>> Bucket::tensors(const Version& version) {
 Result<std::vector<std::string>> Bucket::digests(const Version& version) {
   SILT_ASSIGN(const Commit commit, history_.read(version.id));
   SILT_ASSIGN(const std::shared_ptr<const Schema> schema, history_.schema(commit.schema));
-  SILT_ASSIGN(const Base base, base_from_bucket(*this, commit, schema->tensors, /*prove=*/false,
-                                                {.memory_bytes = uint64_t{1} << 30}));
+  const std::vector<size_t> none;
+  SILT_ASSIGN(const Base base,
+              base_from_bucket(*this, commit, schema->tensors, /*prove=*/false,
+                               {.memory_bytes = uint64_t{1} << 30, .here = &none}));
   std::vector<std::string> digests;
   for (size_t t = 0; t < schema->tensors.size(); ++t)
     digests.push_back(to_hex(base.sums[t] + base.chain->change(t)));

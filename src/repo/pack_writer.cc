@@ -1,5 +1,6 @@
 #include "repo/pack_writer.h"
 
+#include <cstring>
 #include <memory>
 #include <optional>
 
@@ -20,6 +21,12 @@ struct Pack {
 
 }  // namespace
 
+// strverscmp ends at a zero byte, which names may have.
+bool InNumberOrder::operator()(const std::string& x, const std::string& y) const {
+  const int order = strverscmp(x.c_str(), y.c_str());
+  return order != 0 ? order < 0 : x < y;
+}
+
 Status PackWriter::add(const std::string& tensor, std::vector<std::byte> sections,
                        uint64_t changed_elements) {
   artifact_.changed_elements += changed_elements;
@@ -39,13 +46,19 @@ Status PackWriter::flush() {
   auto pack = std::make_shared<Pack>();
   for (auto& [tensor, sections] : pack_) pack->entries.push_back({tensor, std::move(sections)});
   pack_.clear();
+  std::vector<std::pair<std::string, std::string>> metadata = {
+      {"siltstone.format", "1"}, {"siltstone.kind", "delta"}, {"siltstone.from", from_root_}};
+  const bool tables = gathered_bytes_ >= tables_from_bytes_;
+  if (tables) {
+    SILT_ASSIGN(const auto found, pack_tables(pack->entries));
+    metadata.insert(metadata.end(), found.begin(), found.end());
+  }
   gathered_bytes_ = 0;
-  pack->prefix = pack_prefix(
-      pack->entries,
-      {{"siltstone.format", "1"}, {"siltstone.kind", "delta"}, {"siltstone.from", from_root_}});
+  pack->prefix = pack_prefix(pack->entries, metadata);
   ObjectRef object;
   object.key = key_prefix_ + std::to_string(artifact_.objects.size()) + ".safetensors";
   object.prefix_bytes = pack->prefix.size();
+  if (tables) object.prefix_sha256 = sha256_hex(as_bytes(pack->prefix));
   std::vector<ByteSpan> pieces = {as_bytes(pack->prefix)};
   for (const PackEntry& entry : pack->entries) pieces.emplace_back(entry.sections);
   Sha256 sha;

@@ -135,8 +135,11 @@ Status Verifier::rebuild_segment(const Commit& anchor, const Log& links) {
   }
   SILT_ASSIGN(const std::unique_ptr<const Chain> chain,
               Chain::load(bucket_.store(), links, tensors,
-                          {options_.threads, options_.memory_bytes / 4, &meter,
-                           bucket_.tuning.overlap_bytes},
+                          {.threads = options_.threads,
+                           .memory_bytes = options_.memory_bytes / 4,
+                           .meter = &meter,
+                           .overlap_bytes = bucket_.tuning.overlap_bytes,
+                           .prove_chunks = true},
                           packed ? &anchor : nullptr));
   std::vector<std::vector<Sum128>> changes(chain->links(), std::vector<Sum128>(tensors.size()));
   std::mutex mutex;
