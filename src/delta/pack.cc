@@ -89,14 +89,14 @@ Status parse_chunks(std::string_view digits, uint64_t data_bytes, PackIndex* ind
   return {};
 }
 
-// Both tables or none.
+// No hashes without sums.
 Status parse_tables(uint64_t data_bytes, PackIndex* index) {
   const std::string* sums = find_value(index->metadata, kSumsKey);
   const std::string* chunks = find_value(index->metadata, kChunksKey);
-  if (sums == nullptr && chunks == nullptr) return {};
-  if (sums == nullptr || chunks == nullptr) return corrupt("one of its two tables is missing");
-  SILT_TRY(parse_sums(*sums, index));
-  return parse_chunks(*chunks, data_bytes, index);
+  if (sums == nullptr && chunks != nullptr)
+    return corrupt(std::string(kChunksKey) + " without " + std::string(kSumsKey));
+  if (sums != nullptr) SILT_TRY(parse_sums(*sums, index));
+  return chunks != nullptr ? parse_chunks(*chunks, data_bytes, index) : Status();
 }
 
 }  // namespace
@@ -122,18 +122,20 @@ std::vector<Sha256Digest> ChunkHashes::finish() {
 }
 
 Result<std::vector<std::pair<std::string, std::string>>> pack_tables(
-    const std::vector<PackEntry>& entries) {
+    const std::vector<PackEntry>& entries, bool chunks) {
   std::string sums;
   ChunkHashes hashes;
   for (const PackEntry& entry : entries) {
     SILT_ASSIGN(const Sum128 change, change_of(entry.sections));
     sums += to_hex(change);
-    hashes.update(entry.sections);
+    if (chunks) hashes.update(entry.sections);
   }
-  std::string chunks;
-  for (const Sha256Digest& hash : hashes.finish()) chunks += to_hex(hash);
-  return std::vector<std::pair<std::string, std::string>>{
-      {std::string(kSumsKey), std::move(sums)}, {std::string(kChunksKey), std::move(chunks)}};
+  std::vector<std::pair<std::string, std::string>> tables;
+  tables.emplace_back(kSumsKey, std::move(sums));
+  if (!chunks) return tables;
+  std::string& text = tables.emplace_back(kChunksKey, "").second;
+  for (const Sha256Digest& hash : hashes.finish()) text += to_hex(hash);
+  return tables;
 }
 
 std::string pack_prefix(const std::vector<PackEntry>& entries,

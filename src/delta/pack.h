@@ -39,9 +39,10 @@ class ChunkHashes {
   std::vector<Sha256Digest> done_;
 };
 
-// The tables that let a reader take parts of the pack: metadata for pack_prefix.
+// The tables that let a reader do without parts of the pack: metadata for pack_prefix. Without
+// `chunks` it is all of the pack or nothing.
 Result<std::vector<std::pair<std::string, std::string>>> pack_tables(
-    const std::vector<PackEntry>& entries);
+    const std::vector<PackEntry>& entries, bool chunks);
 
 // What stands in front of the entries' bytes: length field and JSON header, padded so that data
 // start at a multiple of 64. Entries keep their order. `metadata` becomes __metadata__.
@@ -59,7 +60,7 @@ struct PackIndex {
   std::vector<std::pair<std::string, std::string>> metadata;
   uint64_t data_begin = 0;
   // What each entry adds to its tensor's sum, and the SHA-256 of each chunk; empty where the pack
-  // has no tables.
+  // does not tell them.
   std::vector<Sum128> sums;
   std::vector<Sha256Digest> chunks;
 };

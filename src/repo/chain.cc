@@ -204,7 +204,8 @@ Status Chain::choose_parts(Pack& pack, uint64_t limit_bytes) const {
   }
   uint64_t bytes = 0;
   for (const Part& part : parts) bytes += part.length_bytes;
-  if (bytes > limit_bytes || bytes > end / 4 * 3) {
+  const bool provable = parts.empty() || !found.chunks.empty();
+  if (!provable || bytes > limit_bytes || bytes > end / 4 * 3) {
     pack.head = {};
     return {};
   }
@@ -474,7 +475,7 @@ Result<Chain::Entries> Chain::entries(const Pack& pack, ByteSpan head) const {
     }
     found.all.push_back({*tensor, entry.offset_bytes, entry.size_bytes});
   }
-  if (has_tables && index->chunks.empty() && !found.all.empty())
+  if (has_tables && index->sums.empty() && !found.all.empty())
     return corrupt("pack '" + pack.object.key + "' has no tables, which its commit promises");
   found.sums = std::move(index->sums);
   found.chunks = std::move(index->chunks);

@@ -7,7 +7,6 @@
 #include "base/try.h"
 #include "delta/diff.h"
 #include "delta/section.h"
-#include "repo/pack_writer.h"
 #include "repo/progress.h"
 
 namespace siltstone {
@@ -68,8 +67,7 @@ class DeltaWriter {
         base_bytes_(base_bytes),
         next_(next),
         options_(options),
-        packs_(store, uploads, options.key_prefix, options.from_root, options.pack_bytes,
-               options.tables_from_bytes) {
+        packs_(store, uploads, options.key_prefix, options.from_root, options.packs) {
     if (options.back != nullptr) back_.emplace(options.back);
   }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "repo/commit.h"
+#include "repo/pack_writer.h"
 #include "repo/state.h"
 #include "repo/uploads.h"
 #include "repo/way_back.h"
@@ -17,8 +18,7 @@ namespace siltstone {
 struct DeltaOptions {
   std::string key_prefix;  // keys are this + number + ".safetensors"
   std::string from_root;
-  uint64_t pack_bytes = 0;
-  uint64_t tables_from_bytes = 0;
+  PackOptions packs;
   uint64_t batch_bytes = 0;
   uint64_t memory_bytes = 0;
   unsigned threads = 0;

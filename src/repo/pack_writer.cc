@@ -38,7 +38,7 @@ Status PackWriter::add(const std::string& tensor, std::vector<std::byte> section
   } else {
     entry.insert(entry.end(), sections.begin(), sections.end());
   }
-  return gathered_bytes_ >= pack_bytes_ ? flush() : Status();
+  return gathered_bytes_ >= options_.pack_bytes ? flush() : Status();
 }
 
 Status PackWriter::flush() {
@@ -48,9 +48,9 @@ Status PackWriter::flush() {
   pack_.clear();
   std::vector<std::pair<std::string, std::string>> metadata = {
       {"siltstone.format", "1"}, {"siltstone.kind", "delta"}, {"siltstone.from", from_root_}};
-  const bool tables = gathered_bytes_ >= tables_from_bytes_;
+  const bool tables = gathered_bytes_ >= options_.tables_from_bytes;
   if (tables) {
-    SILT_ASSIGN(const auto found, pack_tables(pack->entries));
+    SILT_ASSIGN(const auto found, pack_tables(pack->entries, options_.chunks));
     metadata.insert(metadata.end(), found.begin(), found.end());
   }
   gathered_bytes_ = 0;

@@ -18,20 +18,25 @@ struct InNumberOrder {
   bool operator()(const std::string& x, const std::string& y) const;
 };
 
+struct PackOptions {
+  uint64_t pack_bytes = 0;  // a pack is written once its sections have as many
+  // Packs of as many bytes have tables (docs/format/delta_pack.md).
+  uint64_t tables_from_bytes = UINT64_MAX;
+  bool chunks = true;  // among the tables, so that readers can take parts of a pack
+};
+
 // Threads: one at a time.
 class PackWriter {
  public:
-  // Keys are `key_prefix` + number + ".safetensors"; a pack is written once its sections have
-  // `pack_bytes`. `from_root` stands in the packs' metadata. Packs of `tables_from_bytes` tell
-  // readers how to take parts of them. Borrows store and uploads.
+  // Keys are `key_prefix` + number + ".safetensors". `from_root` stands in the packs' metadata.
+  // Borrows store and uploads.
   PackWriter(Store& store, Uploads& uploads, std::string key_prefix, std::string from_root,
-             uint64_t pack_bytes, uint64_t tables_from_bytes)
+             const PackOptions& options)
       : store_(store),
         uploads_(uploads),
         key_prefix_(std::move(key_prefix)),
         from_root_(std::move(from_root)),
-        pack_bytes_(pack_bytes),
-        tables_from_bytes_(tables_from_bytes) {}
+        options_(options) {}
 
   // Sections of one tensor, which are changed in `changed_elements` places.
   Status add(const std::string& tensor, std::vector<std::byte> sections, uint64_t changed_elements);
@@ -47,8 +52,7 @@ class PackWriter {
   Uploads& uploads_;
   const std::string key_prefix_;
   const std::string from_root_;
-  const uint64_t pack_bytes_;
-  const uint64_t tables_from_bytes_;
+  const PackOptions options_;
   std::map<std::string, std::vector<std::byte>, InNumberOrder> pack_;
   uint64_t gathered_bytes_ = 0;
   Artifact artifact_;

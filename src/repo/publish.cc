@@ -216,10 +216,10 @@ Result<Base> Publisher::open_base(bool from_bucket) {
 DeltaOptions Publisher::delta_options(const char* name) const {
   DeltaOptions options;
   options.key_prefix = nonce_prefix() + name + "-";
-  options.pack_bytes = bucket_.tuning.pack_bytes;
+  options.packs.pack_bytes = bucket_.tuning.pack_bytes;
   if (behind_network())
-    options.pack_bytes = std::min(options.pack_bytes, bucket_.tuning.remote_pack_bytes);
-  options.tables_from_bytes = bucket_.tuning.tables_from_bytes;
+    options.packs.pack_bytes = std::min(options.packs.pack_bytes, bucket_.tuning.remote_pack_bytes);
+  options.packs.tables_from_bytes = bucket_.tuning.tables_from_bytes;
   options.batch_bytes = bucket_.tuning.batch_bytes;
   options.memory_bytes = options_.memory_bytes;
   options.threads = options_.threads;

@@ -90,7 +90,7 @@ Status append_way_back(const TileChange& change, const Tile& tile, const Sum128&
 WayBackWriter::WayBackWriter(std::shared_ptr<Store> store)
     : store_(std::move(store)),
       uploads_(*store_, kPackBytes),
-      packs_(*store_, uploads_, std::string(kKeyPrefix), "", kPackBytes, UINT64_MAX) {}
+      packs_(*store_, uploads_, std::string(kKeyPrefix), "", {.pack_bytes = kPackBytes}) {}
 
 void WayBackWriter::keep(Status status) {
   if (status_) status_ = std::move(status);

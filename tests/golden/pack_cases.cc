@@ -144,7 +144,7 @@ std::string pack_bytes(const std::vector<PackEntry>& entries, const std::string&
                                                                {"siltstone.kind", "delta"},
                                                                {"siltstone.to", to}};
   if (tables) {
-    const auto found = *pack_tables(entries);
+    const auto found = *pack_tables(entries, /*chunks=*/true);
     metadata.insert(metadata.end(), found.begin(), found.end());
   }
   std::string pack = pack_prefix(entries, metadata);

@@ -40,7 +40,7 @@ TEST(LargeTensor, ChangesBeyond31BitsTravel) {
   DeltaOptions options;
   options.key_prefix = "obj/main/00000000/x/";
   options.from_root = std::string(64, '0');
-  options.pack_bytes = options.batch_bytes = uint64_t{128} << 20;
+  options.packs.pack_bytes = options.batch_bytes = uint64_t{128} << 20;
   options.memory_bytes = uint64_t{1} << 30;
   Uploads uploads(*store, 0);
   const Result<DeltaOutcome> outcome = write_delta(*store, uploads, reader, before, after, options);

@@ -266,6 +266,29 @@ TEST_F(PartsTest, DigestsAreReadFromTablesAlone) {
   EXPECT_LT(read_bytes(), pack_bytes() / 20);
 }
 
+// The packs of an anchor tell sums alone: whoever wants words of them reads them whole.
+TEST_F(PartsTest, PacksOfAnchorsTellSumsAlone) {
+  const auto packed = *Repository::init(std::make_shared<MemoryStore>("mem://packed"));
+  PublishOptions options;
+  options.pack_anchors = true;
+  ASSERT_TRUE(packed->publish(*model_.checkpoint(), options));
+  const Commit anchor = **as_bucket(*packed).history().head("main");
+  const Artifact& artifact = anchor.artifacts.front();
+  ASSERT_TRUE(artifact.packed);
+  const auto remote =
+      std::make_shared<RemoteStore>(as_bucket(*packed).store(), 4, std::chrono::microseconds(0));
+  uint64_t heads = 0;
+  for (const ObjectRef& object : artifact.objects) heads += object.prefix_bytes;
+  const auto chain_for = [&](std::vector<size_t> here) {
+    return *Chain::load(remote, {}, tensors_, {.here = std::move(here)}, &anchor);
+  };
+  EXPECT_EQ(chain_for({})->size_bytes(), heads);
+  EXPECT_EQ(chain_for({3})->size_bytes(), artifact.bytes);
+  const auto digests = *packed->digests(anchor.version());
+  for (size_t t = 0; t < kExperts; ++t)
+    EXPECT_EQ(digests[t], to_hex(digest_bytes(model_.tensors[t].bytes, 0)));
+}
+
 TEST_F(PartsTest, ARankFetchesWhatItHas) {
   const auto repository = *Repository::open(remote_);
   TinyModel held = first_;
