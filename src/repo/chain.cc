@@ -15,8 +15,6 @@ namespace {
 
 // Of one chain: what a terabyte of weights has in 64 links, with room to spare.
 constexpr uint64_t kMaxPieces = uint64_t{8} << 20;
-// Parts that are closer than this are fetched together: a request costs more than these bytes.
-constexpr uint64_t kGapBytes = 2 * kChunkBytes;
 
 Error corrupt(std::string message) {
   return {Code::kCorrupt, std::move(message)};
@@ -163,59 +161,6 @@ uint64_t Chain::Pack::fetched_bytes() const {
   return sum;
 }
 
-bool Chain::is_here(size_t tensor) const {
-  return here_.empty() || here_[tensor] != 0;
-}
-
-// Reads the tables of all packs that have some, and chooses what to fetch of these packs.
-Status Chain::choose_parts(const ChainOptions& options) {
-  here_.assign(tensors_.size(), 0);
-  for (const size_t tensor : *options.here) here_[tensor] = 1;
-  SILT_TRY(
-      parallel_for(packs_.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
-        Pack& pack = packs_[i];
-        if (pack.object.prefix_sha256.empty()) return {};
-        return choose_parts(pack, options.memory_bytes / 2).in(links_[pack.link].name);
-      }));
-  for (const Pack& pack : packs_) links_[pack.link].whole &= pack.whole;
-  return {};
-}
-
-Status Chain::choose_parts(Pack& pack, uint64_t limit_bytes) const {
-  pack.head.resize(pack.object.prefix_bytes);
-  if (Status read = store_->read(pack.object.key, 0, pack.head); !read)
-    return promised(std::move(read).error());
-  SILT_ASSIGN(Entries found, entries(pack, pack.head));
-  const uint64_t data_begin = found.data_begin;
-  const uint64_t end = pack.object.length_bytes;
-  std::vector<Part> parts;
-  for (const Entry& entry : found.all) {
-    if (!is_here(entry.tensor)) continue;
-    const uint64_t first = (entry.offset_bytes - data_begin) / kChunkBytes;
-    const uint64_t last = ceil_div(entry.offset_bytes + entry.size_bytes - data_begin, kChunkBytes);
-    const uint64_t begin = data_begin + first * kChunkBytes;
-    const uint64_t length = std::min(data_begin + last * kChunkBytes, end) - begin;
-    if (!parts.empty() &&
-        begin <= parts.back().offset_bytes + parts.back().length_bytes + kGapBytes) {
-      parts.back().length_bytes = begin + length - parts.back().offset_bytes;
-    } else {
-      parts.push_back({begin, length});
-    }
-  }
-  uint64_t bytes = 0;
-  for (const Part& part : parts) bytes += part.length_bytes;
-  const bool provable = parts.empty() || !found.chunks.empty();
-  if (!provable || bytes > limit_bytes || bytes > end / 4 * 3) {
-    pack.head = {};
-    return {};
-  }
-  pack.whole = false;
-  pack.parts = std::move(parts);
-  pack.data_begin = data_begin;
-  pack.chunks = std::move(found.chunks);
-  return {};
-}
-
 bool Chain::overlaps(const ChainOptions& options) const {
   if (store_->traits().local || packs_.size() < 2 || size_bytes_ <= options.overlap_bytes)
     return false;
@@ -231,17 +176,19 @@ Result<bool> Chain::read_heads() {
   SILT_TRY(
       parallel_for(packs_.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
         Pack& pack = packs_[i];
+        std::vector<Entry> wanted = pack.wanted;
         if (pack.whole) {
           pack.head.resize(pack.object.prefix_bytes);
           Status status = store_->read(pack.object.key, 0, pack.head);
           if (!status) return promised(std::move(status).error()).in(links_[pack.link].name);
+          Result<Entries> found = entries(pack, pack.head);
+          if (!found) {
+            sense = false;
+            return {};
+          }
+          wanted = std::move(found->all);
         }
-        const Result<Entries> found = entries(pack, pack.head);
-        if (!found) {
-          sense = false;
-          return {};
-        }
-        for (const Entry& entry : found->all) pack.tensors.push_back(entry.tensor);
+        for (const Entry& entry : wanted) pack.tensors.push_back(entry.tensor);
         std::ranges::sort(pack.tensors);
         return {};
       }));
@@ -309,60 +256,6 @@ Status Chain::fetch_whole(const ChainOptions& options) {
   return prove_objects(*store_, wanted, prove);
 }
 
-// As many packs at once as fit in memory, those that are not kept too.
-Status Chain::fetch_parts(const ChainOptions& options) {
-  std::vector<Pack*> some;
-  uint64_t bytes = 0;
-  const auto flush = [&]() -> Status {
-    Status status = fetch_parts(some, options);
-    some.clear();
-    bytes = 0;
-    return status;
-  };
-  for (Pack& pack : packs_) {
-    if (pack.whole) continue;
-    if (bytes + pack.fetched_bytes() > options.memory_bytes / 2) SILT_TRY(flush());
-    some.push_back(&pack);
-    bytes += pack.fetched_bytes();
-  }
-  return flush();
-}
-
-Status Chain::fetch_parts(std::span<Pack* const> packs, const ChainOptions& options) {
-  std::vector<std::pair<Pack*, Part*>> wanted;
-  for (Pack* pack : packs) {
-    SILT_TRY(arrive(pack->head.size(), options));
-    for (Part& part : pack->parts) wanted.emplace_back(pack, &part);
-  }
-  SILT_TRY(
-      parallel_for(wanted.size(), store_->traits().transfers, [&](uint64_t i, unsigned) -> Status {
-        const auto& [pack, part] = wanted[i];
-        return fetch_part(*pack, *part, options).in(links_[pack->link].name);
-      }));
-  for (Pack* pack : packs) {
-    SILT_TRY(take(static_cast<size_t>(pack - packs_.data())));
-    if (pack->kept) continue;
-    for (Part& part : pack->parts) part.bytes = {};
-  }
-  return {};
-}
-
-Status Chain::fetch_part(const Pack& pack, Part& part, const ChainOptions& options) const {
-  part.bytes.resize(part.length_bytes);
-  if (Status read = store_->read(pack.object.key, part.offset_bytes, part.bytes); !read)
-    return promised(std::move(read).error());
-  size_t chunk = (part.offset_bytes - pack.data_begin) / kChunkBytes;
-  for (ByteSpan left = part.bytes; !left.empty(); ++chunk) {
-    const size_t length = std::min<uint64_t>(left.size(), kChunkBytes);
-    if (sha256(left.first(length)) != pack.chunks[chunk]) {
-      return corrupt("object '" + pack.object.key + "' is damaged: chunk " + std::to_string(chunk) +
-                     " of its data has another SHA-256 than its header says");
-    }
-    left = left.subspan(length);
-  }
-  return arrive(part.length_bytes, options);
-}
-
 void Chain::fetch_meanwhile(const ChainOptions& options) {
   Status status;
   std::exception_ptr thrown;
@@ -395,17 +288,16 @@ Status Chain::take(size_t number) {
   pack.heads = {};
   pack.head = {};
   pack.chunks = {};
+  if (!pack.kept) {
+    for (Part& part : pack.parts) part.bytes = {};
+  }
   const std::lock_guard lock(mutex_);
-  piece_count_ += found.pieces.size();
+  piece_count_ += found.size();
   if (piece_count_ > kMaxPieces) return corrupt("there are more sections than are allowed");
   const bool all_come = missing_.empty();
-  for (auto& [tensor, piece] : found.pieces) {
+  for (auto& [tensor, piece] : found) {
     links_[pack.link].changes += piece.header.changed;
     pieces_[tensor].push_back(piece);
-    if (all_come) touched_[tensor] = true;
-  }
-  for (const auto& [tensor, change] : found.changes) {
-    elsewhere_[tensor] += change;
     if (all_come) touched_[tensor] = true;
   }
   for (const size_t tensor : pack.tensors) {
@@ -466,18 +358,19 @@ Result<Chain::Entries> Chain::entries(const Pack& pack, ByteSpan head) const {
     return corrupt("object '" + pack.object.key + "' has another header than its commit says");
   Result<PackIndex> index = parse_pack_index(head, pack.object.length_bytes);
   if (!index) return std::move(index).error().in("pack '" + pack.object.key + "'");
+  if (has_tables && index->sums.size() < index->entries.size())
+    return corrupt("pack '" + pack.object.key + "' has no tables, which its commit promises");
   Entries found;
-  for (const PackIndexEntry& entry : index->entries) {
+  for (size_t i = 0; i < index->entries.size(); ++i) {
+    const PackIndexEntry& entry = index->entries[i];
     const std::optional<size_t> tensor = find_tensor(tensors_, entry.tensor);
     if (!tensor) {
       return corrupt("pack '" + pack.object.key + "' changes '" + entry.tensor +
                      "', a tensor that the version does not have");
     }
     found.all.push_back({*tensor, entry.offset_bytes, entry.size_bytes});
+    if (!index->sums.empty()) found.all.back().change = index->sums[i];
   }
-  if (has_tables && index->sums.empty() && !found.all.empty())
-    return corrupt("pack '" + pack.object.key + "' has no tables, which its commit promises");
-  found.sums = std::move(index->sums);
   found.chunks = std::move(index->chunks);
   found.data_begin = index->data_begin;
   return found;
@@ -485,35 +378,32 @@ Result<Chain::Entries> Chain::entries(const Pack& pack, ByteSpan head) const {
 
 Status Chain::find_pieces(size_t number, Found* found) {
   Pack& pack = packs_[number];
-  std::vector<std::byte> read;
-  if (pack.whole) {
-    read.resize(pack.object.prefix_bytes);
-    SILT_TRY(read_pack(pack, 0, read));
-    if (!missing_.empty() && read != pack.head)
-      return corrupt("object '" + pack.object.key + "' was another one a moment ago");
-  }
-  SILT_ASSIGN(const Entries entries, this->entries(pack, pack.whole ? read : pack.head));
-  if (pack.hashes && !entries.chunks.empty() && pack.hashes->finish() != entries.chunks)
+  if (!pack.whole) return find_pieces(number, pack.wanted, found);
+  std::vector<std::byte> head(pack.object.prefix_bytes);
+  SILT_TRY(read_pack(pack, 0, head));
+  if (!missing_.empty() && head != pack.head)
+    return corrupt("object '" + pack.object.key + "' was another one a moment ago");
+  SILT_ASSIGN(const Entries found_entries, entries(pack, head));
+  const std::vector<Sha256Digest>& chunks = found_entries.chunks;
+  if (pack.hashes && !chunks.empty() && pack.hashes->finish() != chunks)
     return corrupt("pack '" + pack.object.key + "': its table says other SHA-256 of its chunks");
-  for (size_t i = 0; i < entries.all.size(); ++i) {
-    const Entry& entry = entries.all[i];
-    if (!pack.whole && !is_here(entry.tensor)) {
-      found->changes.emplace_back(entry.tensor, entries.sums[i]);
-      continue;
-    }
-    const size_t first = found->pieces.size();
+  return find_pieces(number, found_entries.all, found);
+}
+
+Status Chain::find_pieces(size_t number, std::span<const Entry> wanted, Found* found) const {
+  const std::string& key = packs_[number].object.key;
+  for (const Entry& entry : wanted) {
+    const size_t first = found->size();
     Status status = find_pieces(number, entry, found);
-    if (!entries.sums.empty() && status) {
-      Sum128 sum;
-      for (size_t k = first; k < found->pieces.size(); ++k) {
-        const SectionHeader& header = found->pieces[k].second.header;
-        sum += header.sum_after - header.sum_before;
-      }
-      if (sum != entries.sums[i])
-        status = corrupt("its sections add another sum than the pack's table says");
+    Sum128 change;
+    for (size_t i = first; i < found->size(); ++i) {
+      const SectionHeader& header = (*found)[i].second.header;
+      change += header.sum_after - header.sum_before;
     }
+    if (status && entry.change && change != *entry.change)
+      status = corrupt("its sections add another sum than the pack's table says");
     if (!status) {
-      return std::move(status).error().in("pack '" + pack.object.key + "': tensor '" +
+      return std::move(status).error().in("pack '" + key + "': tensor '" +
                                           tensors_[entry.tensor].name + "'");
     }
   }
@@ -544,9 +434,8 @@ Status Chain::find_pieces(size_t number, const Entry& entry, Found* found) const
         tile.col_begin > matrix.cols || tile.cols > matrix.cols - tile.col_begin) {
       return corrupt("a section's tile lies outside the tensor");
     }
-    if (found->pieces.size() == kMaxPieces)
-      return corrupt("there are more sections than are allowed");
-    found->pieces.push_back({entry.tensor, {pack.link, number, offset_bytes, header}});
+    if (found->size() == kMaxPieces) return corrupt("there are more sections than are allowed");
+    found->push_back({entry.tensor, {pack.link, number, offset_bytes, header}});
     offset_bytes += header.section_bytes;
     size_bytes -= header.section_bytes;
   }

@@ -104,18 +104,24 @@ class Chain {
     uint64_t length_bytes = 0;
     std::vector<std::byte> bytes = {};  // once it has arrived
   };
+  struct Entry {
+    size_t tensor = 0;
+    uint64_t offset_bytes = 0;
+    uint64_t size_bytes = 0;
+    std::optional<Sum128> change = {};  // of the tensor's sum, where the pack tells it
+  };
   struct Pack {
     ObjectRef object;
     size_t link = 0;
     bool kept = true;                   // in `bytes`; else it is read on demand
     std::vector<std::byte> bytes = {};  // once it has arrived
     PackHeads heads = {};               // of one that is not kept, while it arrives
-    // Where only some of it is fetched. Until that has arrived also its head and its chunks'
-    // hashes.
+    // Where only some of it is fetched:
     bool whole = true;
+    std::vector<Entry> wanted = {};
     std::vector<Part> parts = {};
     uint64_t data_begin = 0;
-    std::vector<Sha256Digest> chunks = {};
+    std::vector<Sha256Digest> chunks = {};   // until they have arrived
     std::optional<ChunkHashes> hashes = {};  // where it is whole and its chunks are proven
     // Until the pack has arrived, where the chain overlaps with what follows:
     std::vector<std::byte> head = {};
@@ -132,22 +138,12 @@ class Chain {
     uint64_t changes = 0;
     bool whole = true;  // all its packs are
   };
-  struct Entry {
-    size_t tensor = 0;
-    uint64_t offset_bytes = 0;
-    uint64_t size_bytes = 0;
-  };
   struct Entries {
-    std::vector<Entry> all;    // by offset
-    std::vector<Sum128> sums;  // what each adds to its tensor's, where the pack has tables
+    std::vector<Entry> all;  // by offset
     std::vector<Sha256Digest> chunks;
     uint64_t data_begin = 0;
   };
-  // What a pack has of tensors, and what it adds to the sums of those whose sections are left out.
-  struct Found {
-    std::vector<std::pair<size_t, Piece>> pieces;
-    std::vector<std::pair<size_t, Sum128>> changes;
-  };
+  using Found = std::vector<std::pair<size_t, Piece>>;  // tensor and piece
 
   Chain(std::shared_ptr<Store> store, std::span<const TensorInfo> tensors)
       : store_(std::move(store)),
@@ -159,9 +155,10 @@ class Chain {
   Status connect(const std::vector<Commit>& links, const Commit* anchor);
   Status begin(const ChainOptions& options);
   Status list_packs();
-  bool is_here(size_t tensor) const;
   Status choose_parts(const ChainOptions& options);
-  Status choose_parts(Pack& pack, uint64_t limit_bytes) const;
+  Status choose_parts(Pack& pack, uint64_t limit_bytes);
+  static std::vector<Part> parts_of(std::span<const Entry> wanted, uint64_t data_begin,
+                                    uint64_t data_end);
   bool overlaps(const ChainOptions& options) const;
   Result<bool> read_heads();
   void order_packs(const ChainOptions& options);
@@ -176,6 +173,7 @@ class Chain {
   Status take(size_t pack);
   Result<Entries> entries(const Pack& pack, ByteSpan head) const;
   Status find_pieces(size_t pack, Found* found);
+  Status find_pieces(size_t pack, std::span<const Entry> wanted, Found* found) const;
   Status find_pieces(size_t pack, const Entry& entry, Found* found) const;
   Status settle(size_t tensor);
   Status finish();
@@ -187,7 +185,7 @@ class Chain {
   std::vector<Link> links_;
   std::vector<Pack> packs_;  // in the order in which they are fetched
   uint64_t size_bytes_ = 0;
-  std::vector<char> here_;  // per tensor; empty: all
+  std::vector<char> here_;  // per tensor, where some are wanted
 
   mutable std::mutex mutex_;
   mutable std::condition_variable moved_;

@@ -195,10 +195,12 @@ TEST_F(PartsTest, PartsThatDoNotFitInMemoryAreReadOnceMore) {
 
 TEST_F(PartsTest, PartsArriveBesideWholePacks) {
   pack(1).prefix_sha256.clear();
-  const auto chain = load({.overlap_bytes = 0});
-  ASSERT_TRUE(chain) << chain.error().message;
-  expect_last_version(**chain);
-  EXPECT_LT((*chain)->size_bytes(), pack_bytes());
+  for (const uint64_t memory : {pack_bytes(), pack_bytes() / 2, pack(0).length_bytes / 2}) {
+    const auto chain = load({.memory_bytes = memory, .overlap_bytes = 0});
+    ASSERT_TRUE(chain) << chain.error().message;
+    expect_last_version(**chain);
+    EXPECT_LT((*chain)->size_bytes(), pack_bytes());
+  }
 }
 
 TEST_F(PartsTest, DamageInAWantedChunkIsFound) {
