@@ -148,6 +148,43 @@ def test_whole_tensors_are_decoded_by_whom_they_are_held(tmp_path, layout, copie
     run.close()
 
 
+class Experts(torch.nn.Module):
+    """One of two ranks that have half of the experts each, stacked in one parameter."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank, self.stack = rank, torch.nn.Parameter(torch.zeros(16, 256, 1024, dtype=torch.bfloat16), False)
+
+    def load_weights(self, weights):
+        for name, tensor in weights:
+            owner, place = divmod(int(name.split(".")[1]), 16)
+            if owner == self.rank:
+                self.stack.data[place].copy_(tensor)
+
+
+def test_a_rank_fetches_what_it_holds(tmp_path):
+    torch.manual_seed(0)
+    experts = {f"experts.{i}": torch.randn(256, 1024).bfloat16() for i in range(32)}
+    models = [Experts(rank) for rank in range(2)]
+    for model in models:
+        model.load_weights(experts.items())
+    repository = siltstone.init(tmp_path / "bucket")
+    with repository.publisher() as publisher:
+        publisher.publish(experts)
+        for tensor in experts.values():
+            tensor.view(torch.int16)[torch.rand(tensor.shape) < 0.3] ^= 1
+        delta = publisher.publish(experts).version.artifacts[0]
+    assert delta.kind == "delta"
+    together = Together()
+    replicas = together.all(lambda ranks: engine.attach(
+        repository, models[ranks.rank], models[ranks.rank].load_weights, "main@0", ranks=ranks))
+    staged = together.all(lambda ranks: replicas[ranks.rank].stage("main@1"))
+    fetched = [each.bytes_fetched / delta.size_bytes for each in staged]
+    together.all(lambda ranks: replicas[ranks.rank].update("main@1"))
+    assert all(0.5 < share < 0.6 for share in fetched), fetched
+    assert torch.equal(torch.cat([model.stack for model in models]), torch.stack(list(experts.values())))
+
+
 def test_parts_need_a_copy(tmp_path):
     run = Run(tmp_path, TP)
     raised = run.together(lambda ranks: run.attach_rank(ranks, host_copy="never"))
