@@ -23,51 +23,63 @@ using test::RemoteStore;
 using test::TinyModel;
 
 constexpr size_t kExperts = 96;
-constexpr size_t kExpertBytes = size_t{256} << 10;
+constexpr size_t kExpertBytes = size_t{64} << 10;
 constexpr size_t kLinks = 3;
 
-// A layer of experts: every step changes a quarter of the words of each, so that a delta is one
-// pack of two dozen chunks.
+// A bucket of a layer of experts: every step changes a third of the words of each, so that a delta
+// is one pack of two dozen chunks. Made once.
+struct Experts {
+  Experts() {
+    std::mt19937_64 random(5);
+    last.tensors.clear();
+    for (size_t i = 0; i < kExperts; ++i) {
+      std::vector<std::byte> bytes(kExpertBytes);
+      for (size_t at = 0; at < kExpertBytes; at += 8) store_le(bytes.data() + at, random());
+      last.tensors.push_back({"experts." + std::to_string(i),
+                              DType::kBF16,
+                              {128, static_cast<int64_t>(kExpertBytes / 256)},
+                              std::move(bytes)});
+    }
+    std::ranges::sort(last.tensors, {}, &TinyModel::Tensor::name);
+    const auto repository = *Repository::init(memory);
+    EXPECT_TRUE(repository->publish(*last.checkpoint(), {}));
+    first = last;
+    for (size_t i = 0; i < kLinks; ++i) {
+      for (TinyModel::Tensor& tensor : last.tensors) {
+        for (size_t k = 0; k < kExpertBytes / 2 * 2 / 5; ++k) {
+          const uint64_t hash = random();
+          tensor.bytes[hash % kExpertBytes & ~size_t{1}] ^= static_cast<std::byte>(hash >> 57);
+        }
+      }
+      EXPECT_TRUE(repository->publish(*last.checkpoint(), {}));
+      links.push_back(*as_bucket(*repository).history().read("main", i + 1));
+    }
+    tensors = *repository->tensors(links.back().version());
+  }
+
+  std::shared_ptr<MemoryStore> memory = std::make_shared<MemoryStore>("mem://parts");
+  TinyModel first;
+  TinyModel last;
+  std::vector<Commit> links;
+  std::vector<TensorInfo> tensors;
+};
+
+const Experts& experts() {
+  static const Experts* const made = new Experts;
+  return *made;
+}
+
 class PartsTest : public ::testing::Test {
  protected:
   PartsTest() {
-    model_.tensors.clear();
-    for (size_t i = 0; i < kExperts; ++i) {
-      std::vector<std::byte> bytes(kExpertBytes);
-      for (std::byte& byte : bytes) byte = static_cast<std::byte>(random_());
-      model_.tensors.push_back({"experts." + std::to_string(i),
-                                DType::kBF16,
-                                {128, static_cast<int64_t>(kExpertBytes / 256)},
-                                std::move(bytes)});
-    }
-    std::ranges::sort(model_.tensors, {}, &TinyModel::Tensor::name);
     for (const size_t expert : {8, 9, 10, 11, 70}) here_.push_back(number_of(expert));
     std::ranges::sort(here_);
-    local_ = *Repository::init(memory_);
-    EXPECT_TRUE(publish());
-    first_ = model_;
-    for (size_t i = 0; i < kLinks; ++i) {
-      step();
-      EXPECT_TRUE(publish());
-      links_.push_back(*as_bucket(*local_).history().read("main", i + 1));
-    }
-    tensors_ = *local_->tensors(links_.back().version());
   }
 
   size_t number_of(size_t expert) const {
     const auto found = std::ranges::find(model_.tensors, "experts." + std::to_string(expert),
                                          &TinyModel::Tensor::name);
     return static_cast<size_t>(found - model_.tensors.begin());
-  }
-  Status publish() {
-    const auto report = local_->publish(*model_.checkpoint(), {});
-    return report ? Status() : Status(report.error());
-  }
-  void step() {
-    for (TinyModel::Tensor& tensor : model_.tensors) {
-      for (size_t i = 0; i < kExpertBytes / 2 * 2 / 7; ++i)
-        tensor.bytes[random_() % kExpertBytes & ~size_t{1}] ^= std::byte{1};
-    }
   }
   Result<std::unique_ptr<const Chain>> load(ChainOptions options = {}) {
     remote_->clear();
@@ -96,7 +108,8 @@ class PartsTest : public ::testing::Test {
     ObjectRef& object = pack(link);
     std::string bytes = *memory_->read_all(object.key, object.length_bytes);
     change(bytes);
-    object.key += "-" + std::to_string(++replaced_) + ".safetensors";
+    static int replaced = 0;
+    object.key += "-" + std::to_string(++replaced) + ".safetensors";
     object.length_bytes = bytes.size();
     ASSERT_TRUE(memory_->create(object.key, PiecesSource({as_bytes(bytes)})));
   }
@@ -125,16 +138,13 @@ class PartsTest : public ::testing::Test {
     for (const size_t t : here_) EXPECT_EQ(rebuilt.tensors[t], model_.tensors[t]) << t;
   }
 
-  std::mt19937_64 random_{5};
-  std::shared_ptr<MemoryStore> memory_ = std::make_shared<MemoryStore>("mem://parts");
-  std::shared_ptr<RemoteStore> remote_ =
+  const std::shared_ptr<MemoryStore> memory_ = experts().memory;
+  const std::shared_ptr<RemoteStore> remote_ =
       std::make_shared<RemoteStore>(memory_, 4, std::chrono::microseconds(0));
-  std::unique_ptr<Repository> local_;
-  TinyModel model_;
-  TinyModel first_;
-  std::vector<Commit> links_;
-  std::vector<TensorInfo> tensors_;
-  int replaced_ = 0;
+  const TinyModel& first_ = experts().first;
+  const TinyModel& model_ = experts().last;
+  std::vector<Commit> links_ = experts().links;
+  const std::vector<TensorInfo>& tensors_ = experts().tensors;
   std::vector<size_t> here_;  // numbers of tensors, which are sorted by name
 };
 
@@ -247,13 +257,13 @@ TEST_F(PartsTest, TablesThatLieAreFound) {
   ASSERT_FALSE(whole);
   EXPECT_EQ(whole.error().code, Code::kCorrupt);
 
-  links_[2] = *as_bucket(*local_).history().read("main", 3);
+  links_[2] = experts().links[2];
   lie("siltstone.chunks");
   EXPECT_TRUE(Chain::load(remote_, links_, tensors_, {})) << "its objects are right";
   whole = Chain::load(remote_, links_, tensors_, {.prove_chunks = true});
   ASSERT_FALSE(whole);
   EXPECT_EQ(whole.error().code, Code::kCorrupt);
-  links_[2] = *as_bucket(*local_).history().read("main", 3);
+  links_[2] = experts().links[2];
   EXPECT_TRUE(Chain::load(remote_, links_, tensors_, {.prove_chunks = true}));
 }
 
