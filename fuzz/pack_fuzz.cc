@@ -96,6 +96,9 @@ void apply_patched(ByteSpan bytes) {
 void read_pack(ByteSpan pack) {
   const Result<PackIndex> index = parse_pack_index(pack, pack.size());
   if (!index) return;
+  const uint64_t chunks = ceil_div(pack.size() - index->data_begin, kChunkBytes);
+  if (!index->sums.empty() && index->sums.size() != index->entries.size()) std::abort();
+  if (!index->chunks.empty() && index->chunks.size() != chunks) std::abort();
   for (const PackIndexEntry& entry : index->entries) {
     if (entry.offset_bytes > pack.size() || entry.size_bytes > pack.size() - entry.offset_bytes)
       std::abort();

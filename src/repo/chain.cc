@@ -287,6 +287,7 @@ Status Chain::take(size_t number) {
   pack.hashes.reset();
   pack.heads = {};
   pack.head = {};
+  pack.wanted = {};
   pack.chunks = {};
   if (!pack.kept) {
     for (Part& part : pack.parts) part.bytes = {};
