@@ -384,11 +384,11 @@ Status Chain::find_pieces(size_t number, Found* found) {
   SILT_TRY(read_pack(pack, 0, head));
   if (!missing_.empty() && head != pack.head)
     return corrupt("object '" + pack.object.key + "' was another one a moment ago");
-  SILT_ASSIGN(const Entries found_entries, entries(pack, head));
-  const std::vector<Sha256Digest>& chunks = found_entries.chunks;
+  SILT_ASSIGN(const Entries listed, entries(pack, head));
+  const std::vector<Sha256Digest>& chunks = listed.chunks;
   if (pack.hashes && !chunks.empty() && pack.hashes->finish() != chunks)
     return corrupt("pack '" + pack.object.key + "': its table says other SHA-256 of its chunks");
-  return find_pieces(number, found_entries.all, found);
+  return find_pieces(number, listed.all, found);
 }
 
 Status Chain::find_pieces(size_t number, std::span<const Entry> wanted, Found* found) const {
