@@ -16,6 +16,7 @@
 
 #include "base/arena.h"
 #include "base/parallel.h"
+#include "need.h"
 #include "paired.h"
 #include "siltstone/checkpoint.h"
 #include "siltstone/replica.h"
@@ -29,13 +30,6 @@ double seconds_of(const std::function<void()>& run) {
   const auto begin = std::chrono::steady_clock::now();
   run();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-template <class T>
-T need(Result<T> result) {
-  if (result) return *std::move(result);
-  std::fprintf(stderr, "bench_commit: %s\n", result.error().message.c_str());
-  std::exit(1);
 }
 
 // Weights of one size in tensors of `columns` columns each.
@@ -137,7 +131,7 @@ void measure(const char* what, uint64_t bytes, size_t tensors, bool transposed, 
     const double yardstick =
         seconds_of([&] { copy_in_parallel(weights.live.bytes(), copy.bytes()); });
     const CommitReport report = replica->commit(std::move(staged));
-    if (!report.status) need(Result<int>(report.status.error()));
+    need(report.status);
     if (round == 0) continue;
     commits.push_back(report.seconds);
     ratios.push_back(report.seconds / yardstick);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/arena.h"
+#include "need.h"
 #include "paired.h"
 #include "siltstone/checkpoint.h"
 #include "siltstone/replica.h"
@@ -30,13 +31,6 @@ constexpr uint64_t kColumns = 2048;
 constexpr uint64_t kMatrixBytes = kRows * kColumns * 2;
 constexpr uint64_t kAttentionRows = 4096;
 constexpr uint64_t kAttentionBytes = kAttentionRows * kColumns * 2;
-
-template <class T>
-T need(Result<T> result) {
-  if (result) return *std::move(result);
-  std::fprintf(stderr, "bench_share: %s\n", result.error().message.c_str());
-  std::exit(1);
-}
 
 struct Tensor {
   std::string name;
@@ -133,7 +127,7 @@ void measure(size_t layers, uint64_t one_in, int rounds) {
       rank.seconds.push_back(took.count());
       rank.bytes.push_back(static_cast<double>(staged->bytes_fetched()));
       const CommitReport report = rank.replica->commit(std::move(staged));
-      if (!report.status) need(Result<int>(report.status.error()));
+      need(report.status);
     }
   }
   const double all = median(ranks[0].bytes);

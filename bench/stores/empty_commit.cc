@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "need.h"
 #include "siltstone/checkpoint.h"
 #include "siltstone/repository.h"
 #include "siltstone/store.h"
@@ -18,21 +19,10 @@
 namespace siltstone {
 namespace {
 
+using bench::need;
+
 // What stands in the bucket for one commit without artifacts to speak of.
 constexpr size_t kCommitBytes = 900;
-
-template <class T>
-T need(Result<T> result) {
-  if (result) return *std::move(result);
-  std::fprintf(stderr, "empty_commit: %s\n", result.error().message.c_str());
-  std::exit(1);
-}
-
-void need(const Status& status) {
-  if (status) return;
-  std::fprintf(stderr, "empty_commit: %s\n", status.error().message.c_str());
-  std::exit(1);
-}
 
 template <class Work>
 double milliseconds(const Work& work) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "need.h"
 #include "repo/bucket.h"
 #include "repo/objects.h"
 #include "siltstone/replica.h"
@@ -16,12 +17,7 @@
 namespace siltstone {
 namespace {
 
-template <class T>
-T need(Result<T> result) {
-  if (result) return *std::move(result);
-  std::fprintf(stderr, "fetch: %s\n", result.error().message.c_str());
-  std::exit(1);
-}
+using bench::need;
 
 double fetch_delta(Bucket& bucket, const Version& version) {
   const Commit commit = need(bucket.history().read(version.id));
@@ -32,7 +28,7 @@ double fetch_delta(Bucket& bucket, const Version& version) {
   for (size_t i = 0; i < objects.size(); ++i) wanted.push_back({&objects[i], &contents[i]});
   const auto begin = std::chrono::steady_clock::now();
   const Status proven = prove_objects(*bucket.store(), wanted, {});
-  if (!proven) need(Result<int>(proven.error()));
+  need(proven);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
@@ -67,7 +63,7 @@ int run(const std::string& url, const std::string& from, const std::string& to,
         .push_back(seconds_to_stage(*replica, *repository, wanted, overlaps ? usual : UINT64_MAX));
   }
   const CommitReport report = replica->commit(need(replica->stage(*repository, wanted, {})));
-  if (!report.status) need(Result<int>(report.status.error()));
+  need(report.status);
   std::printf("%.4f %.4f %.4f\n", fetch, (overlapped[0] + overlapped[1]) / 2 + report.seconds,
               (waited[0] + waited[1]) / 2 + report.seconds);
   return 0;
