@@ -56,14 +56,13 @@ Status check_entry(const SafetensorsEntry& entry) {
   return {};
 }
 
-// What the sections together add to their tensor's sum.
-Result<Sum128> change_of(ByteSpan sections) {
+// What the sections of an entry together add to their tensor's sum.
+Result<Sum128> change_of(ByteSpan entry) {
   Sum128 change;
-  while (!sections.empty()) {
-    SILT_ASSIGN(const SectionHeader header, parse_section_header(sections));
-    if (header.section_bytes > sections.size()) return corrupt("a section is cut off");
-    change += header.sum_after - header.sum_before;
-    sections = sections.subspan(header.section_bytes);
+  SILT_ASSIGN(const std::vector<ByteSpan> sections, split_sections(entry));
+  for (const ByteSpan section : sections) {
+    SILT_ASSIGN(const SectionHeader header, parse_section_header(section));
+    change += header.change();
   }
   return change;
 }

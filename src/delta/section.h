@@ -34,6 +34,7 @@ struct SectionHeader {
 
   uint64_t elements() const { return tile.elements(); }
   uint64_t blocks() const { return ceil_div(elements(), uint64_t{1} << log2_block); }
+  Sum128 change() const { return sum_after - sum_before; }  // of the tensor's sum
 };
 
 // Parses and bounds what a section begins with: its first kMaxSectionHeaderBytes bytes, or all it

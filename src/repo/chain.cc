@@ -179,8 +179,7 @@ Result<bool> Chain::read_heads() {
         std::vector<Entry> wanted = pack.wanted;
         if (pack.whole) {
           pack.head.resize(pack.object.prefix_bytes);
-          Status status = store_->read(pack.object.key, 0, pack.head);
-          if (!status) return promised(std::move(status).error()).in(links_[pack.link].name);
+          SILT_TRY(read_pack(pack, 0, pack.head).in(links_[pack.link].name));
           Result<Entries> found = entries(pack, pack.head);
           if (!found) {
             sense = false;
@@ -333,7 +332,7 @@ Status Chain::finish() {
 // The stretch of the pack, if it lies in memory, else empty.
 ByteSpan Chain::in_memory(const Pack& pack, uint64_t offset_bytes, uint64_t length_bytes) const {
   if (pack.whole) {
-    if (!pack.kept) return pack.heads.find(offset_bytes, length_bytes);
+    if (pack.bytes.empty()) return pack.heads.find(offset_bytes, length_bytes);
     return ByteSpan(pack.bytes).subspan(offset_bytes, length_bytes);
   }
   const auto behind = std::ranges::upper_bound(pack.parts, offset_bytes, {}, &Part::offset_bytes);
@@ -397,10 +396,7 @@ Status Chain::find_pieces(size_t number, std::span<const Entry> wanted, Found* f
     const size_t first = found->size();
     Status status = find_pieces(number, entry, found);
     Sum128 change;
-    for (size_t i = first; i < found->size(); ++i) {
-      const SectionHeader& header = (*found)[i].second.header;
-      change += header.sum_after - header.sum_before;
-    }
+    for (size_t i = first; i < found->size(); ++i) change += (*found)[i].second.header.change();
     if (status && entry.change && change != *entry.change)
       status = corrupt("its sections add another sum than the pack's table says");
     if (!status) {
@@ -457,9 +453,7 @@ uint64_t Chain::changed_elements() const {
 
 Sum128 Chain::change(size_t tensor) const {
   Sum128 sum = elsewhere_[tensor];
-  for (const Piece& piece : pieces_[tensor]) {
-    sum += piece.header.sum_after - piece.header.sum_before;
-  }
+  for (const Piece& piece : pieces_[tensor]) sum += piece.header.change();
   return sum;
 }
 

@@ -51,8 +51,7 @@ std::vector<Chain::Part> Chain::parts_of(std::span<const Entry> wanted, uint64_t
 
 Status Chain::choose_parts(Pack& pack, uint64_t limit_bytes) {
   std::vector<std::byte> head(pack.object.prefix_bytes);
-  if (Status read = store_->read(pack.object.key, 0, head); !read)
-    return promised(std::move(read).error());
+  SILT_TRY(read_pack(pack, 0, head));
   SILT_ASSIGN(Entries found, entries(pack, head));
   const auto is_here = [this](const Entry& entry) { return here_[entry.tensor] != 0; };
   std::ranges::copy_if(found.all, std::back_inserter(pack.wanted), is_here);
@@ -113,19 +112,20 @@ Status Chain::fetch_parts(std::span<Pack* const> packs, const ChainOptions& opti
 }
 
 Status Chain::fetch_part(const Pack& pack, Part& part, const ChainOptions& options) const {
-  part.bytes.resize(part.length_bytes);
-  if (Status read = store_->read(pack.object.key, part.offset_bytes, part.bytes); !read)
-    return promised(std::move(read).error());
+  std::vector<std::byte> bytes(part.length_bytes);
+  SILT_TRY(read_pack(pack, part.offset_bytes, bytes));
+  ChunkHashes hashes;
+  hashes.update(bytes);
   size_t chunk = (part.offset_bytes - pack.data_begin) / kChunkBytes;
-  for (ByteSpan left = part.bytes; !left.empty(); ++chunk) {
-    const size_t length = std::min<uint64_t>(left.size(), kChunkBytes);
-    if (sha256(left.first(length)) != pack.chunks[chunk]) {
+  for (const Sha256Digest& hash : hashes.finish()) {
+    if (hash != pack.chunks[chunk]) {
       return Error{Code::kCorrupt, "object '" + pack.object.key + "' is damaged: chunk " +
                                        std::to_string(chunk) +
                                        " of its data has another SHA-256 than its header says"};
     }
-    left = left.subspan(length);
+    ++chunk;
   }
+  part.bytes = std::move(bytes);
   return arrive(part.length_bytes, options);
 }
 

@@ -285,7 +285,7 @@ Status StateReader::Cursor::finish() {
                    "tensor '" + info.name + "': a section changes " + std::to_string(open.counted) +
                        " elements, its header says " + std::to_string(header.changed)};
     }
-    change += header.sum_after - header.sum_before;
+    change += header.change();
   }
   if (!open_.empty() && !stretch_.whole) {
     if (before_ != open_.front().piece->header.sum_before) return wrong_base(info);

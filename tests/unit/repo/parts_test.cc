@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <random>
 
 #include "delta/pack.h"
 #include "repo/bucket.h"
 #include "repo/chain.h"
-#include "repo/keys.h"
 #include "repo/objects.h"
 #include "repo/rebuild.h"
 #include "siltstone/replica.h"
